@@ -1,0 +1,182 @@
+//! The typed client of the API: what the administrator's command line talks through.
+
+use domain::{DeviceId, RevocationReason, SerialNumber};
+use protocol::Problem;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use site::AuditProof;
+use transport::{Client, Method, Request, TransportError};
+use zeroize::Zeroizing;
+
+use crate::types::*;
+
+/// A site's API, with an administrator's token.
+pub struct ApiClient {
+    client: Client,
+    token: Zeroizing<String>,
+}
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The site's own sentence.
+    #[error("{detail}")]
+    Refused { status: u16, detail: String },
+    #[error("the site's answer cannot be read: {0}")]
+    Answer(#[from] serde_json::Error),
+}
+
+type Result<T> = std::result::Result<T, ClientError>;
+
+impl ApiClient {
+    pub fn new(client: Client, token: Zeroizing<String>) -> Self {
+        Self { client, token: Zeroizing::new(token.trim().to_owned()) }
+    }
+
+    pub async fn users(&self, query: &PageQuery) -> Result<List<User>> {
+        self.get("/api/v1/users", query).await
+    }
+
+    pub async fn add_user(&self, new: &NewUser) -> Result<User> {
+        self.ask(Method::POST, "/api/v1/users", Some(new)).await
+    }
+
+    pub async fn remove_user(&self, name: &str) -> Result<()> {
+        self.tell(Method::DELETE, &format!("/api/v1/users/{}", segment(name)), None::<&()>).await
+    }
+
+    pub async fn set_password(&self, name: &str, password: &Password) -> Result<()> {
+        let path = format!("/api/v1/users/{}/password", segment(name));
+        self.tell(Method::PUT, &path, Some(password)).await
+    }
+
+    pub async fn devices(&self, query: &DeviceQuery) -> Result<List<DeviceDetail>> {
+        self.get("/api/v1/devices", query).await
+    }
+
+    pub async fn device(&self, device: DeviceId) -> Result<DeviceDetail> {
+        self.get(&format!("/api/v1/devices/{device}"), &()).await
+    }
+
+    pub async fn delete_device(&self, device: DeviceId) -> Result<Revoked> {
+        self.ask(Method::DELETE, &format!("/api/v1/devices/{device}"), None::<&()>).await
+    }
+
+    pub async fn block_device(&self, device: DeviceId) -> Result<()> {
+        self.tell(Method::POST, &format!("/api/v1/devices/{device}/block"), None::<&()>).await
+    }
+
+    pub async fn unblock_device(&self, device: DeviceId) -> Result<()> {
+        self.tell(Method::POST, &format!("/api/v1/devices/{device}/unblock"), None::<&()>).await
+    }
+
+    pub async fn revoke_device(
+        &self,
+        device: DeviceId,
+        reason: Option<RevocationReason>,
+    ) -> Result<Revoked> {
+        let path = format!("/api/v1/devices/{device}/revoke");
+        self.ask(Method::POST, &path, Some(&Revoke { reason })).await
+    }
+
+    pub async fn certificates(&self, query: &CertificateQuery) -> Result<List<CertificateSummary>> {
+        self.get("/api/v1/certificates", query).await
+    }
+
+    pub async fn certificate(&self, serial: SerialNumber) -> Result<CertificateDetail> {
+        self.get(&format!("/api/v1/certificates/{serial}"), &()).await
+    }
+
+    pub async fn revoke_certificate(
+        &self,
+        serial: SerialNumber,
+        reason: Option<RevocationReason>,
+    ) -> Result<Revoked> {
+        let path = format!("/api/v1/certificates/{serial}/revoke");
+        self.ask(Method::POST, &path, Some(&Revoke { reason })).await
+    }
+
+    /// Newest first.
+    pub async fn audit_events(&self, query: &PageQuery) -> Result<List<AuditEntry>> {
+        self.get("/api/v1/audit/events", query).await
+    }
+
+    pub async fn verify_audit(&self) -> Result<AuditProof> {
+        self.get("/api/v1/audit/verify", &()).await
+    }
+
+    pub async fn crl(&self) -> Result<CrlDetail> {
+        self.get("/api/v1/crl", &()).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T> {
+        let query = query_string(&serde_json::to_value(query)?);
+        self.ask(Method::GET, &format!("{path}{query}"), None::<&()>).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T> {
+        Ok(serde_json::from_slice(&self.send(method, path, body).await?)?)
+    }
+
+    async fn tell(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<()> {
+        self.send(method, path, body).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Vec<u8>> {
+        let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let mut request = Request::new(method, path, bytes)
+            .secret_header("authorization", &format!("Bearer {}", *self.token));
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let response = self.client.send(request).await?;
+        if response.is_success() {
+            return Ok(response.body.to_vec());
+        }
+        let detail = match serde_json::from_slice::<Problem>(&response.body) {
+            Ok(problem) => problem.detail,
+            Err(_) => format!("the site answered {}", response.status),
+        };
+        Err(ClientError::Refused { status: response.status, detail })
+    }
+}
+
+/// A flat record as a query string.
+fn query_string(query: &serde_json::Value) -> String {
+    let Some(fields) = query.as_object().filter(|fields| !fields.is_empty()) else {
+        return String::new();
+    };
+    let pairs: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{name}={}", segment(&value))
+        })
+        .collect();
+    format!("?{}", pairs.join("&"))
+}
+
+/// Percent-encodes all but unreserved characters (RFC 3986 section 2.3).
+fn segment(text: &str) -> String {
+    use std::fmt::Write;
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
+}

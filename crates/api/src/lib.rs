@@ -1,0 +1,13 @@
+//! The REST API for administrators, `/api/v1`, and its typed client. JSON; errors are
+//! problem+json; lists come in pages (`?limit=…&after=…`, the next page's `after` in `next`).
+
+mod client;
+mod server;
+mod types;
+
+pub use client::{ApiClient, ClientError};
+pub use server::{ROUTES, Route, routes};
+pub use types::{
+    AuditEntry, CertificateDetail, CertificateQuery, CertificateSummary, CrlDetail, DeviceDetail,
+    DeviceQuery, List, NewUser, PageQuery, Password, Revoke, Revoked, User,
+};

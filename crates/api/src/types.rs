@@ -1,0 +1,220 @@
+//! What goes over the wire, in both directions.
+
+use data_encoding::{BASE64, HEXLOWER};
+use domain::{
+    CertificateState, DeviceFacts, DeviceId, DeviceState, Period, RevocationReason, SerialNumber,
+    Smsid, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use site::{AuditEvent, Certificate, Device};
+
+/// Part of a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct List<T> {
+    pub items: Vec<T>,
+    /// `after` of the next page; none at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl<T> List<T> {
+    pub(crate) fn of<S>(page: site::Page<S>, view: impl Fn(S) -> T) -> Self {
+        Self { items: page.items.into_iter().map(view).collect(), next: page.next }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+impl PageQuery {
+    pub(crate) const DEFAULT_LIMIT: u32 = 100;
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<DeviceState>,
+    /// Host names that begin like this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<CertificateState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// Valid certificates that expire from now until this much later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiring_within: Option<Period>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// A user who may enroll.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct User {
+    pub name: String,
+    pub common_name: String,
+    pub created_at: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub common_name: Option<String>,
+    pub password: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Password {
+    pub password: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceDetail {
+    pub id: DeviceId,
+    pub smsid: Smsid,
+    pub state: DeviceState,
+    pub user_name: String,
+    pub enrolled_at: Timestamp,
+    pub last_seen: Option<Timestamp>,
+    pub facts: DeviceFacts,
+}
+
+impl From<Device> for DeviceDetail {
+    fn from(device: Device) -> Self {
+        Self {
+            id: device.id,
+            smsid: device.id.smsid(),
+            state: device.state,
+            user_name: device.user_name,
+            enrolled_at: device.enrolled_at,
+            last_seen: device.last_seen,
+            facts: device.facts,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificateSummary {
+    pub serial: SerialNumber,
+    pub device: DeviceId,
+    pub host_name: String,
+    pub subject: String,
+    pub state: CertificateState,
+    pub issued_at: Timestamp,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    pub first_used_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    pub revocation_reason: Option<RevocationReason>,
+}
+
+impl From<&Certificate> for CertificateSummary {
+    fn from(certificate: &Certificate) -> Self {
+        Self {
+            serial: certificate.serial,
+            device: certificate.device,
+            host_name: certificate.host_name.clone(),
+            subject: certificate.subject.clone(),
+            state: certificate.state,
+            issued_at: certificate.issued_at,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            first_used_at: certificate.first_used_at,
+            revoked_at: certificate.revoked.map(|(at, _)| at),
+            revocation_reason: certificate.revoked.map(|(_, reason)| reason),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificateDetail {
+    #[serde(flatten)]
+    pub summary: CertificateSummary,
+    /// SHA-256 of the public key.
+    pub key: String,
+    /// DER in base64.
+    pub der: String,
+}
+
+impl From<&Certificate> for CertificateDetail {
+    fn from(certificate: &Certificate) -> Self {
+        Self {
+            summary: certificate.into(),
+            key: certificate.key.to_string(),
+            der: BASE64.encode(&certificate.der),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    #[serde(default)]
+    pub reason: Option<RevocationReason>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Revoked {
+    /// How many certificates were revoked just now.
+    pub revoked: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditEntry {
+    pub segment: String,
+    pub number: i64,
+    pub at: Timestamp,
+    pub actor: String,
+    pub address: String,
+    pub action: String,
+    pub subject: String,
+    pub payload: Option<Value>,
+    pub hash: String,
+}
+
+impl From<AuditEvent> for AuditEntry {
+    fn from(event: AuditEvent) -> Self {
+        Self {
+            segment: HEXLOWER.encode(&event.segment),
+            number: event.number,
+            at: event.at,
+            actor: event.actor,
+            address: event.address,
+            action: event.action,
+            subject: event.subject,
+            payload: event.payload,
+            hash: HEXLOWER.encode(&event.hash),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CrlDetail {
+    pub number: i64,
+    pub this_update: Timestamp,
+    pub next_update: Timestamp,
+    /// DER in base64.
+    pub der: String,
+}

@@ -1,0 +1,26 @@
+//! The rules of Perennial, as pure functions and types: no IO, no clock, no async, no SQL.
+//!
+//! What people and devices send becomes one of these types at the edge of the system;
+//! inside, no identifier, serial number, duration or state is a bare string.
+
+mod account;
+mod clock;
+mod device;
+mod identifier;
+mod period;
+mod renewal;
+mod role;
+mod state;
+
+pub use account::{InvalidUserName, UserName};
+pub use clock::{Clock, Rng, Timestamp};
+pub use device::DeviceFacts;
+pub use identifier::{
+    DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
+};
+pub use period::{InvalidPeriod, Period};
+pub use renewal::{DEFAULT_RENEWAL_PERIOD_1, Window};
+pub use role::{Action, Role};
+pub use state::{
+    CertificateState, DeviceState, DeviceTransition, RevocationReason, TransitionRefused, UnknownWord,
+};

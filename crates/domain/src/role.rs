@@ -1,0 +1,68 @@
+//! Who may do what: the roles of administrators and the actions they cover.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::state::words;
+
+words! {
+    /// A role of an administrator (the incumbent's names where it has them).
+    Role {
+        FullAdministrator = "full-administrator",
+        ComplianceSettingsManager = "compliance-settings-manager",
+        EnrollmentManager = "enrollment-manager",
+        HelpDesk = "help-desk",
+        ReadOnlyAnalyst = "read-only-analyst",
+    }
+}
+
+words! {
+    /// What an administrator may do, one word for each kind of request.
+    Action {
+        ReadAccounts = "read-accounts",
+        ManageAccounts = "manage-accounts",
+        ReadDevices = "read-devices",
+        BlockDevices = "block-devices",
+        DeleteDevices = "delete-devices",
+        ReadCertificates = "read-certificates",
+        RevokeCertificates = "revoke-certificates",
+        ReadAudit = "read-audit",
+    }
+}
+
+impl Role {
+    /// The whole table of permissions.
+    pub fn may(self, action: Action) -> bool {
+        use Action::*;
+        match self {
+            Role::FullAdministrator => true,
+            Role::EnrollmentManager => matches!(
+                action,
+                ReadAccounts | ManageAccounts | ReadDevices | BlockDevices | DeleteDevices
+                    | ReadCertificates | RevokeCertificates
+            ),
+            Role::HelpDesk | Role::ComplianceSettingsManager => {
+                matches!(action, ReadDevices | ReadCertificates)
+            }
+            Role::ReadOnlyAnalyst => {
+                matches!(action, ReadAccounts | ReadDevices | ReadCertificates | ReadAudit)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_analyst_only_reads() {
+        for action in Action::ALL {
+            if Role::ReadOnlyAnalyst.may(*action) {
+                assert!(action.word().starts_with("read-"), "{action}");
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! States of devices and certificates, and the ways between them.
+//!
+//! ```text
+//! device:       active ──block──▶ blocked ──unblock──▶ active
+//!               active, blocked ──retire──▶ retired           (the end)
+//!
+//! certificate:  valid ──a newer one was used──▶ superseded
+//!               valid, superseded ──revoke──▶ revoked         (the end)
+//!               "expired" is not a state: it is a question of the date.
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A word that names no state of the asked kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is not one of: {known}")]
+pub struct UnknownWord {
+    given: String,
+    known: String,
+}
+
+/// An enum whose variants are single words, in databases, on the wire and on command lines.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vmeta])* $variant),* }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+
+            pub const fn word(&self) -> &'static str {
+                match self { $($name::$variant => $word),* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.word())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = crate::state::UnknownWord;
+
+            fn from_str(given: &str) -> Result<Self, Self::Err> {
+                match given {
+                    $($word => Ok($name::$variant),)*
+                    _ => Err(crate::state::UnknownWord::new(given, &[$($word),*])),
+                }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.word())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+impl UnknownWord {
+    pub(crate) fn new(given: &str, known: &[&str]) -> Self {
+        Self { given: given.chars().take(40).collect(), known: known.join(", ") }
+    }
+}
+
+words! {
+    DeviceState {
+        Active = "active",
+        /// An administrator refuses it for now.
+        Blocked = "blocked",
+        /// It left: its client was uninstalled, or an administrator said so.
+        Retired = "retired",
+    }
+}
+
+words! {
+    /// What can happen to a device's state.
+    DeviceTransition {
+        Block = "block",
+        Unblock = "unblock",
+        Retire = "retire",
+    }
+}
+
+/// A transition that the device's state does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {transition} a device that is {state}")]
+pub struct TransitionRefused {
+    pub state: DeviceState,
+    pub transition: DeviceTransition,
+}
+
+impl DeviceState {
+    /// The state after `transition`. A transition that changes nothing succeeds, so that a command
+    /// can be repeated.
+    pub fn after(self, transition: DeviceTransition) -> Result<Self, TransitionRefused> {
+        use DeviceState::{Active, Blocked, Retired};
+        use DeviceTransition::{Block, Retire, Unblock};
+        match (self, transition) {
+            (Active | Blocked, Block) => Ok(Blocked),
+            (Active | Blocked, Unblock) => Ok(Active),
+            (_, Retire) => Ok(Retired),
+            (Retired, Block | Unblock) => Err(TransitionRefused { state: self, transition }),
+        }
+    }
+}
+
+words! {
+    CertificateState {
+        Valid = "valid",
+        /// A newer certificate of the same device was used.
+        Superseded = "superseded",
+        Revoked = "revoked",
+    }
+}
+
+words! {
+    /// Why a certificate was revoked (RFC 5280 section 5.3.1; the reasons that a site uses).
+    RevocationReason {
+        Unspecified = "unspecified",
+        KeyCompromise = "keyCompromise",
+        AffiliationChanged = "affiliationChanged",
+        Superseded = "superseded",
+        CessationOfOperation = "cessationOfOperation",
+        PrivilegeWithdrawn = "privilegeWithdrawn",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retired_is_the_end() {
+        for transition in DeviceTransition::ALL {
+            let after = DeviceState::Retired.after(*transition);
+            assert!(matches!(after, Err(_) | Ok(DeviceState::Retired)), "{transition}");
+        }
+    }
+
+    #[test]
+    fn every_transition_can_be_repeated() {
+        for state in DeviceState::ALL {
+            for transition in DeviceTransition::ALL {
+                if let Ok(after) = state.after(*transition) {
+                    assert_eq!(after.after(*transition), Ok(after), "{state} {transition}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_read_back() {
+        for reason in RevocationReason::ALL {
+            assert_eq!(reason.word().parse(), Ok(*reason));
+        }
+        let error = "gone".parse::<DeviceState>().expect_err("no such state");
+        assert_eq!(error.to_string(), "`gone` is not one of: active, blocked, retired");
+    }
+}

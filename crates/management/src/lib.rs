@@ -1,0 +1,84 @@
+//! The management point: what enrolled devices talk to, over mutual TLS. A thin face of the site;
+//! device and certificate are judged anew at each request.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use protocol::{
+    BODY_LIMIT, CHECK_IN_PATH, CheckIn, CheckInAnswer, LEAVE_PATH, Leave, LeaveAnswer,
+    PROBLEM_TYPE, Problem, RENEWAL_INFO_PATH, RenewalInfo,
+};
+use site::{Error, Peer, Site};
+
+pub fn routes(site: Site) -> Router {
+    Router::new()
+        .route(CHECK_IN_PATH, post(check_in))
+        .route(LEAVE_PATH, post(leave))
+        .route(RENEWAL_INFO_PATH, get(renewal_info))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(site)
+}
+
+async fn check_in(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    body: Result<Json<CheckIn>, JsonRejection>,
+) -> Result<Json<CheckInAnswer>, Refusal> {
+    let device = site.authenticate_device(peer.certificate, peer.address).await?;
+    let Json(report) = body?;
+    Ok(Json(site.check_in(device, report).await?))
+}
+
+async fn leave(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    body: Result<Json<Leave>, JsonRejection>,
+) -> Result<Json<LeaveAnswer>, Refusal> {
+    let device = site.authenticate_device(peer.certificate, peer.address).await?;
+    let Json(leave) = body?;
+    Ok(Json(site.leave(&device, leave).await?))
+}
+
+async fn renewal_info(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+) -> Result<Json<RenewalInfo>, Refusal> {
+    let device = site.authenticate_device(peer.certificate, peer.address).await?;
+    Ok(Json(site.renewal_info(&device)))
+}
+
+enum Refusal {
+    Site(Error),
+    Body(JsonRejection),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Site(error)
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::Body(rejection)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, detail, retry_after) = match &self {
+            Self::Site(error) => (error.status(), error.to_string(), error.retry_after()),
+            Self::Body(rejection) => (rejection.status().as_u16(), rejection.body_text(), None),
+        };
+        let problem = serde_json::to_vec(&Problem { status, detail }).expect("plain data");
+        let status = StatusCode::from_u16(status).expect("a status of our own table");
+        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], problem).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

@@ -1,0 +1,252 @@
+//! The command line: words, options and their help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use domain::{CertificateState, DeviceState, Period, Pin, RevocationReason, SerialNumber};
+use transport::ServerAddress;
+
+/// Keeps client computers' identities alive: enrolls them, renews their certificates silently,
+/// watches the whole fleet, and revokes what leaves.
+#[derive(Parser)]
+#[command(name = "perennial", version, after_help = "\
+Begin with:
+  perennial init --site /srv/perennial --name Example --hostname site.example.com
+  perennial serve --site /srv/perennial
+  perennial user add ann --site /srv/perennial
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 4 refused by the site, 5 not reachable.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a new site
+    Init(Init),
+    /// Run a site
+    Serve(Serve),
+    #[command(flatten)]
+    Administer(Administer),
+}
+
+/// Makes a new site: its folder with keys, database, configuration, and the first administrator's
+/// token. Can be repeated: what is there is kept.
+#[derive(Args)]
+pub struct Init {
+    /// The site's name, as people see it.
+    #[arg(long)]
+    pub name: String,
+    /// Name or address under which clients reach the site (can be repeated; default: this
+    /// machine's name).
+    #[arg(long, value_name = "HOST")]
+    pub hostname: Vec<String>,
+    /// `sqlite` (a file in the folder) or a `postgres://` URL.
+    #[arg(long, default_value = "sqlite")]
+    pub database: String,
+}
+
+/// Runs the site. Prints one line when it is ready; ends gracefully on SIGTERM or Ctrl-C.
+#[derive(Args)]
+pub struct Serve {
+    /// Where devices connect (default: from the configuration).
+    #[arg(long, value_name = "ADDR")]
+    pub devices: Option<SocketAddr>,
+    /// Where administrators connect (default: from the configuration).
+    #[arg(long, value_name = "ADDR")]
+    pub console: Option<SocketAddr>,
+}
+
+/// How to reach the site: by its folder on this machine, or by address, pin and token.
+#[derive(Args, Clone)]
+pub struct Connection {
+    /// The folder of a site on this machine. The administrator's commands find address, pin and
+    /// token there.
+    #[arg(long, value_name = "DIR", global = true, env = "PERENNIAL_SITE", conflicts_with = "server")]
+    pub site: Option<PathBuf>,
+    /// The console's address.
+    #[arg(long, value_name = "HOST:PORT", global = true, requires = "pin", requires = "token")]
+    pub server: Option<ServerAddress>,
+    /// The site's pin, as `perennial serve` prints it.
+    #[arg(long, value_name = "sha256:…", global = true)]
+    pub pin: Option<Pin>,
+    /// A file that holds an access token.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token: Option<PathBuf>,
+}
+
+/// How lists are printed.
+#[derive(Args, Clone, Copy)]
+pub struct Format {
+    /// Print JSON.
+    #[arg(long, global = true, conflicts_with = "csv")]
+    pub json: bool,
+    /// Print comma-separated values (RFC 4180).
+    #[arg(long, global = true)]
+    pub csv: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Administer {
+    /// Users who may enroll: the site's local accounts
+    User {
+        #[command(subcommand)]
+        command: User,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Enrolled devices
+    Device {
+        #[command(subcommand)]
+        command: Device,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Certificates that the site issued
+    Certificate {
+        #[command(subcommand)]
+        command: Certificate,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// The audit log
+    Audit {
+        #[command(subcommand)]
+        command: Audit,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// The revocation list
+    Crl {
+        #[command(subcommand)]
+        command: Crl,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum User {
+    /// Add a user; asks for the password
+    Add {
+        name: String,
+        /// The name that certificates carry (default: the user name).
+        #[arg(long)]
+        common_name: Option<String>,
+        /// Read the password from standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List users
+    List,
+    /// Remove a user: no more enrollments; devices and certificates stay
+    Remove { name: String },
+    /// Set a user's password; asks for it
+    Passwd {
+        name: String,
+        /// Read the password from standard input.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Device {
+    /// List devices
+    List {
+        #[arg(long, value_enum)]
+        state: Option<DeviceStateWord>,
+        /// Host names that begin like this.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show a device and its certificates
+    Show {
+        /// Identifier (with or without GUID:) or host name.
+        device: String,
+    },
+    /// Revoke a device's certificates and delete its record
+    Delete { device: String },
+    /// Refuse a device until it is unblocked
+    Block { device: String },
+    /// Accept a blocked device again
+    Unblock { device: String },
+    /// Retire a device and revoke all its certificates
+    Revoke {
+        device: String,
+        /// One of RFC 5280's reasons, such as keyCompromise.
+        #[arg(long)]
+        reason: Option<RevocationReason>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Certificate {
+    /// List certificates, first to expire first
+    List {
+        /// Valid ones that expire within this time: 45d, 8h, 2w.
+        #[arg(long, value_name = "PERIOD")]
+        expiring_within: Option<Period>,
+        #[arg(long, value_enum)]
+        state: Option<CertificateStateWord>,
+        /// Of one device: identifier or host name.
+        #[arg(long)]
+        device: Option<String>,
+    },
+    /// Show a certificate
+    Show {
+        serial: SerialNumber,
+        /// Print it as PEM.
+        #[arg(long)]
+        pem: bool,
+    },
+    /// Revoke a certificate
+    Revoke {
+        serial: SerialNumber,
+        /// One of RFC 5280's reasons, such as keyCompromise.
+        #[arg(long)]
+        reason: Option<RevocationReason>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Audit {
+    /// List events, newest first
+    List {
+        /// How many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Check that nothing in the log was changed or taken away
+    Verify,
+}
+
+#[derive(Subcommand)]
+pub enum Crl {
+    /// Show the revocation list
+    Show {
+        /// Write it, in DER, to this file instead.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// A state, as a word of the command line.
+macro_rules! state_words {
+    ($name:ident for $state:ident { $($variant:ident),* }) => {
+        #[derive(Clone, Copy, ValueEnum)]
+        pub enum $name { $($variant),* }
+
+        impl From<$name> for $state {
+            fn from(word: $name) -> Self {
+                match word { $($name::$variant => $state::$variant),* }
+            }
+        }
+    };
+}
+state_words!(DeviceStateWord for DeviceState { Active, Blocked, Retired });
+state_words!(CertificateStateWord for CertificateState { Valid, Superseded, Revoked });

@@ -1,0 +1,19 @@
+//! What a device and its site say to each other. JSON over mutual TLS, beside EST (RFC 7030).
+//!
+//! Types are versioned by their path. A field may be added, with a default; a released field is
+//! never removed or given another meaning: `golden/` holds a message of every version, and each
+//! must still be read.
+
+mod check_in;
+mod leave;
+mod problem;
+
+pub use check_in::{CHECK_IN_PATH, CheckIn, CheckInAnswer, RENEWAL_INFO_PATH, RenewalInfo};
+pub use leave::{LEAVE_PATH, Leave, LeaveAnswer};
+pub use problem::{PROBLEM_TYPE, Problem};
+
+/// EST's well-known prefix (RFC 7030 section 3.2.2).
+pub const EST_PREFIX: &str = "/.well-known/est";
+
+/// The largest body that a site reads from a device, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;

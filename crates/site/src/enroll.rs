@@ -1,0 +1,237 @@
+//! A user enrolls a device with a name and a password, and gets a certificate for it.
+//!
+//! Every certificate of a device comes out of [`Site::issue`]. Who is served comes from the log-in
+//! or from the device's own certificate, never from the request: of that, the public key is taken
+//! and nothing else.
+
+use authority::ClientTemplate;
+use directory::{Password, PasswordHash};
+use domain::{DeviceId, SerialNumber, UserName};
+use serde_json::{Value, json};
+use store::{Account, Actor, Applied, Change, Kind, NewCertificate, NewDevice};
+use x509::CertificateRequest;
+use zeroize::Zeroizing;
+
+use crate::{Address, DevicePrincipal, Error, Result, Site};
+
+/// What somebody typed to log in.
+pub struct Credentials {
+    pub user: String,
+    pub password: Zeroizing<String>,
+}
+
+/// A certificate that is recorded. It may leave the server.
+#[derive(Debug, Clone)]
+pub struct IssuedCertificate {
+    pub der: Vec<u8>,
+    pub serial: SerialNumber,
+    pub device: DeviceId,
+    /// It was issued before: the same request came again.
+    pub repeated: bool,
+}
+
+/// For whom a certificate is issued.
+enum Subject<'a> {
+    /// A user who logged in. `device`: the device that the same connection proved, whose record is
+    /// kept.
+    User { account: &'a Account, user_name: &'a UserName, device: Option<&'a DevicePrincipal> },
+    /// A device that proved its current certificate.
+    Device(&'a DevicePrincipal),
+}
+
+impl Site {
+    /// Enrolls the device that holds `request`'s key, for the user who logs in. With `proof`, the
+    /// device's current certificate on the same connection, its record and identifier are kept.
+    ///
+    /// # Errors
+    /// When the log-in is wrong, a limit is reached, or the key was used before by somebody else.
+    pub async fn enroll(
+        &self,
+        credentials: Credentials,
+        request: &CertificateRequest,
+        proof: Option<&DevicePrincipal>,
+        address: Address,
+    ) -> Result<IssuedCertificate> {
+        let (account, user_name) = self.log_in(credentials, address).await?;
+        self.check_limits(&account, address).await?;
+        let subject = Subject::User { account: &account, user_name: &user_name, device: proof };
+        self.issue(subject, request, Actor::user(&user_name, address)).await
+    }
+
+    /// Renews the certificate of `device`, for the new key in `request`.
+    ///
+    /// # Errors
+    /// When the request holds the current key, or the device was blocked or retired meanwhile.
+    pub async fn renew(
+        &self,
+        device: &DevicePrincipal,
+        request: &CertificateRequest,
+    ) -> Result<IssuedCertificate> {
+        if request.key() == device.standing.key {
+            return Err(Error::Invalid(
+                "the request holds the key of the current certificate; this profile renews with a new key"
+                    .to_owned(),
+            ));
+        }
+        self.issue(Subject::Device(device), request, device.actor()).await
+    }
+
+    /// Signs, records row and audit entry in one commit, and only then hands the certificate out.
+    /// The same device with the same key gets the same certificate again.
+    async fn issue(
+        &self,
+        subject: Subject<'_>,
+        request: &CertificateRequest,
+        by: Actor,
+    ) -> Result<IssuedCertificate> {
+        let now = self.now();
+        let profile = &self.0.settings.profile;
+        let (device, owner, common_name) = match &subject {
+            Subject::User { account, device: Some(proved), .. } => {
+                (proved.device(), &account.id, &account.common_name)
+            }
+            Subject::User { account, device: None, .. } => {
+                (new_device_id(account, request), &account.id, &account.common_name)
+            }
+            Subject::Device(proved) => {
+                (proved.device(), &proved.standing.owner, &proved.standing.common_name)
+            }
+        };
+        let template = ClientTemplate {
+            serial: authority::new_serial(&*self.0.rng),
+            common_name: common_name.clone(),
+            device,
+            not_before: now - profile.backdating.duration(),
+            not_after: now + profile.validity.duration(),
+        };
+        let signed = self
+            .0
+            .authority
+            .issue_client(request.spki_der(), &template)
+            .map_err(|error| Error::Invalid(format!("this key cannot be certified: {error}")))?;
+        let certificate = NewCertificate {
+            serial: template.serial,
+            device,
+            owner: owner.clone(),
+            key: request.key(),
+            subject: signed.subject().to_owned(),
+            common_name: common_name.clone(),
+            not_before: signed.not_before(),
+            not_after: signed.not_after(),
+            der: signed.der().to_vec(),
+            differences: differences(request, signed.subject()),
+        };
+        let kind = match &subject {
+            Subject::User { account, user_name, .. } => Kind::Enroll {
+                device: NewDevice {
+                    id: device,
+                    owner: account.id.clone(),
+                    user_name: user_name.to_string(),
+                },
+                certificate,
+            },
+            Subject::Device(proved) => {
+                Kind::Renew { certificate, replaces: proved.standing.serial }
+            }
+        };
+        let mut changes = Vec::with_capacity(2);
+        if let Subject::Device(proved) = &subject
+            && !proved.standing.used
+        {
+            // Renewing is a use too: clients that speak EST alone never check in.
+            let kind = Kind::UseCertificate { serial: proved.standing.serial, device };
+            changes.push(Change { at: now, by: by.clone(), kind });
+        }
+        changes.push(Change { at: now, by, kind });
+        let mut outcomes = self.0.store.commit(changes).await?;
+        match outcomes.pop() {
+            Some(Ok(Applied::Issued { certificate, repeated })) => {
+                metrics::counter!("site_certificates_issued_total").increment(u64::from(!repeated));
+                Ok(IssuedCertificate {
+                    der: certificate.der,
+                    serial: certificate.serial,
+                    device: certificate.device,
+                    repeated,
+                })
+            }
+            Some(Err(conflict)) => Err(conflict.into()),
+            Some(Ok(_)) | None => unreachable!("an issue has one outcome, a certificate"),
+        }
+    }
+
+    async fn log_in(&self, credentials: Credentials, address: Address) -> Result<(Account, UserName)> {
+        let Credentials { user, password } = credentials;
+        let wrong = || Error::Unauthenticated("the user name or the password is wrong".to_owned());
+        let Ok(user_name) = user.parse::<UserName>() else { return Err(wrong()) };
+        self.0.limits.check_login(user_name.name(), address, self.now())?;
+        let password = Password::new(password)
+            .map_err(|rejected| Error::Unauthenticated(rejected.to_string()))?;
+        let account = self.0.store.account(user_name.name()).await?;
+        let stored = account.as_ref().map(|a| PasswordHash::from_stored(a.password_hash.clone()));
+        let matches = self.0.passwords.check(password, stored).await;
+        match account {
+            Some(account) if matches => {
+                self.0.limits.login_succeeded(user_name.name(), address);
+                Ok((account, user_name))
+            }
+            _ => {
+                self.0.limits.login_failed(user_name.name(), address, self.now());
+                let by = Actor::nobody(address);
+                let detail = "the user name or the password is wrong".to_owned();
+                self.note(by, "log-in-refused", user_name.to_string(), detail).await;
+                Err(wrong())
+            }
+        }
+    }
+
+    async fn check_limits(&self, account: &Account, address: Address) -> Result<()> {
+        let profile = &self.0.settings.profile;
+        let now = self.now();
+        let hour = domain::Period::from_seconds(3600);
+        let usage = self.0.store.usage(&account.id, now, now - hour.duration()).await?;
+        if usage.issued >= i64::from(profile.enrollments_per_user_per_hour) {
+            return Err(Error::TooMany {
+                reason: format!("the user `{}` got {} certificates within an hour", account.name, usage.issued),
+                after: hour,
+            });
+        }
+        if usage.live >= i64::from(profile.live_certificates_per_user) {
+            return Err(Error::Forbidden(format!(
+                "the user `{}` holds {} valid certificates, the most that the profile allows; \
+                 an administrator can revoke some or raise the limit",
+                account.name, usage.live
+            )));
+        }
+        self.0.limits.count_enrollment(address, profile.enrollments_per_address_per_hour, now)
+    }
+}
+
+/// The identifier of a new device: made out of its user and its first key, so that a request that
+/// comes again, at whichever node, names the same device and cannot make two.
+fn new_device_id(account: &Account, request: &CertificateRequest) -> DeviceId {
+    let digest = x509::sha256(&[
+        b"perennial device 1\0",
+        account.id.as_bytes(),
+        b"\0",
+        request.key().as_bytes(),
+    ]);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    DeviceId::from_entropy(bytes)
+}
+
+/// What the request asked for and the profile did not give.
+fn differences(request: &CertificateRequest, subject: &str) -> Option<Value> {
+    let wishes = request.wishes();
+    let mut differences = serde_json::Map::new();
+    if wishes.ca {
+        differences.insert("ca".to_owned(), json!(true));
+    }
+    if !wishes.alternative_names.is_empty() {
+        differences.insert("alternative_names".to_owned(), json!(wishes.alternative_names));
+    }
+    if !wishes.subject.is_empty() && wishes.subject != subject {
+        differences.insert("subject".to_owned(), json!(wishes.subject));
+    }
+    (!differences.is_empty()).then_some(Value::Object(differences))
+}

@@ -1,0 +1,64 @@
+//! Why a use case was refused. One table maps these to HTTP for all faces.
+
+use domain::Period;
+use store::Unavailable;
+
+/// A refusal, in words for the person or program that asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is wrong in itself.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nobody in particular asked, or with a wrong password or token.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// Known, and not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("{0}")]
+    NotFound(String),
+    /// Not in the present state of things.
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{reason}; try again in {after}")]
+    TooMany { reason: String, after: Period },
+    /// The records cannot be reached. Details are for the log, not for strangers.
+    #[error("the site cannot reach its records; nothing was changed; try again")]
+    Unavailable(#[source] Unavailable),
+}
+
+impl Error {
+    /// The HTTP status of this refusal.
+    pub fn status(&self) -> u16 {
+        match self {
+            Error::Invalid(_) => 400,
+            Error::Unauthenticated(_) => 401,
+            Error::Forbidden(_) => 403,
+            Error::NotFound(_) => 404,
+            Error::Conflict(_) => 409,
+            Error::TooMany { .. } => 429,
+            Error::Unavailable(_) => 503,
+        }
+    }
+
+    /// Seconds for a `Retry-After` header, where trying again makes sense.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Error::TooMany { after, .. } => Some(after.seconds().max(1)),
+            Error::Unavailable(_) => Some(5),
+            _ => None,
+        }
+    }
+}
+
+impl From<Unavailable> for Error {
+    fn from(error: Unavailable) -> Self {
+        // A list's cursor comes from the caller.
+        if let Unavailable::Corrupt(what) = &error {
+            tracing::warn!(event = "unreadable-value", what);
+            return Error::Invalid("that is not where a page begins".to_owned());
+        }
+        tracing::error!(event = "store-unavailable", %error);
+        Error::Unavailable(error)
+    }
+}

@@ -1,0 +1,207 @@
+//! The use cases of a site, one file for each sentence of the administrator's guide.
+//! Authorization, transactions, jobs and events live here and nowhere else; the faces (`est`,
+//! `management`, `api`, `console`) translate requests into these calls and answers into HTTP.
+
+mod accounts;
+mod administrator;
+mod audit;
+mod certificates;
+mod check_in;
+mod crl;
+mod device;
+mod devices;
+mod enroll;
+mod error;
+mod leave;
+mod limits;
+mod peer;
+mod renew;
+mod seen;
+mod server_certificate;
+mod settings;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use authority::{Authority, AuthorityError};
+use domain::{Clock, Pin, Rng};
+use store::{Actor, Applied, Change, Conflict, Kind, Note, Store, Unavailable};
+use tokio::sync::Notify;
+use x509::PrivateKey;
+
+pub use accounts::{AccountView, NewPassword};
+pub use administrator::{Administrator, add_first_token, new_token_secret};
+pub use authority::ServerKey;
+pub use device::DevicePrincipal;
+pub use enroll::{Credentials, IssuedCertificate};
+pub use error::Error;
+pub use peer::Peer;
+pub use settings::{EnrollmentProfile, Settings};
+pub use store::{
+    AuditEvent, AuditProof, Certificate, CertificateFilter, Crl, Device, DeviceFilter, Page,
+};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A site at work. Cheap to clone.
+#[derive(Clone)]
+pub struct Site(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    authority: Authority,
+    audit_key: PrivateKey,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    passwords: directory::PasswordHasher,
+    limits: limits::Limits,
+    seen: seen::Seen,
+    revoked: Notify,
+}
+
+/// Why a site does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    File(#[from] authority::FileError),
+    #[error("{0} does not hold a private key in PEM")]
+    Key(String),
+    #[error(transparent)]
+    Store(#[from] Unavailable),
+}
+
+impl Site {
+    /// Opens the site whose keys are in `keys` and whose records are in `store`.
+    ///
+    /// # Errors
+    /// When a key is missing, exposed or wrong, or the records belong to another site.
+    pub async fn open(
+        keys: &Path,
+        store: Store,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> std::result::Result<Self, OpenError> {
+        let authority = Authority::open(keys, settings.crl_url.clone())?;
+        let audit_key = open_audit_key(keys)?;
+        store.bind_site(authority.pin()).await?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            authority,
+            audit_key,
+            settings,
+            passwords: directory::PasswordHasher::new(rng.clone()),
+            clock,
+            rng,
+            limits: limits::Limits::default(),
+            seen: seen::Seen::default(),
+            revoked: Notify::new(),
+        })))
+    }
+
+    /// What clients pin.
+    pub fn pin(&self) -> Pin {
+        self.0.authority.pin()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.settings.name
+    }
+
+    /// The certificates (DER) that clients are given as trust anchors: issuing CA, root.
+    pub fn ca_certificates(&self) -> [&[u8]; 2] {
+        [self.0.authority.issuing().der(), self.0.authority.root().der()]
+    }
+
+    /// True when the records can be read.
+    pub async fn is_ready(&self) -> bool {
+        self.0.store.ping().await.is_ok()
+    }
+
+    /// Runs the site's jobs until `stop` is done, then writes what was kept in memory.
+    pub async fn run_jobs(&self, stop: impl Future<Output = ()>) {
+        let jobs = async {
+            tokio::join!(self.publish_crls(), self.flush_seen(), self.write_checkpoints())
+        };
+        tokio::select! {
+            _ = jobs => {}
+            () = stop => {}
+        }
+        if let Err(error) = self.close().await {
+            tracing::error!(event = "close-failed", %error, "some devices' last-seen times are lost");
+        }
+    }
+
+    async fn close(&self) -> std::result::Result<(), Unavailable> {
+        self.write_seen().await?;
+        self.write_checkpoint().await
+    }
+
+    fn now(&self) -> domain::Timestamp {
+        self.0.clock.now()
+    }
+
+    async fn commit(&self, by: Actor, kind: Kind) -> Result<Applied> {
+        let change = Change { at: self.now(), by, kind };
+        Ok(self.0.store.commit_one(change).await??)
+    }
+
+    /// Puts a refusal into the audit log. Refusing must not depend on the log: a failure is only
+    /// reported.
+    async fn note(&self, by: Actor, action: &'static str, subject: String, detail: String) {
+        tracing::warn!(event = action, subject, detail);
+        metrics::counter!("site_refusals_total", "action" => action).increment(1);
+        let kind = Kind::Noted(Note { action, subject, detail });
+        if let Err(error) = self.commit(by, kind).await {
+            tracing::error!(event = "audit-failed", %error);
+        }
+    }
+}
+
+/// Makes the keys of a new site in `keys`: root, issuing CA, audit.
+///
+/// # Errors
+/// When a file cannot be written, or is there already.
+pub fn create_keys(
+    keys: &Path,
+    name: &str,
+    clock: &dyn Clock,
+    rng: &dyn Rng,
+) -> std::result::Result<(), OpenError> {
+    Authority::create(keys, name, clock, rng)?;
+    authority::write_secret(&keys.join(AUDIT_KEY), PrivateKey::generate().to_pem().as_bytes())?;
+    Ok(())
+}
+
+const AUDIT_KEY: &str = "audit.key";
+
+fn open_audit_key(keys: &Path) -> std::result::Result<PrivateKey, OpenError> {
+    let file = keys.join(AUDIT_KEY);
+    let pem = authority::read_secret(&file)?;
+    std::str::from_utf8(&pem)
+        .ok()
+        .and_then(|pem| PrivateKey::from_pem(pem).ok())
+        .ok_or_else(|| OpenError::Key(file.display().to_string()))
+}
+
+impl From<Conflict> for Error {
+    fn from(conflict: Conflict) -> Self {
+        match conflict {
+            Conflict::NotFound(_) => Error::NotFound(conflict.to_string()),
+            Conflict::DeviceNotActive(_) | Conflict::OtherOwner => {
+                Error::Forbidden(conflict.to_string())
+            }
+            Conflict::Exists(_)
+            | Conflict::KeySpent
+            | Conflict::Transition(_)
+            | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
+        }
+    }
+}
+
+/// Where a request came from, for limits and the audit log.
+pub type Address = IpAddr;

@@ -1,0 +1,44 @@
+//! What an administrator decides about a site.
+
+use domain::Period;
+use serde::{Deserialize, Serialize};
+
+/// The part of the configuration that the use cases need.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub name: String,
+    /// Host names and addresses of the listeners, for their certificates.
+    pub host_names: Vec<String>,
+    pub profile: EnrollmentProfile,
+    /// How long a device waits between two check-ins.
+    pub check_in_interval: Period,
+    /// How long a revocation list is good for; it is made anew at half of it.
+    pub crl_lifetime: Period,
+    /// Stamped into certificates when set; a dead address would break strict verifiers.
+    pub crl_url: Option<String>,
+}
+
+/// What a certificate contains and who may have how many. The request decides nothing but the key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnrollmentProfile {
+    pub validity: Period,
+    /// notBefore lies this much before the issue, for clocks that are slow.
+    pub backdating: Period,
+    /// Certificates of one user that are valid at once.
+    pub live_certificates_per_user: u32,
+    pub enrollments_per_user_per_hour: u32,
+    pub enrollments_per_address_per_hour: u32,
+}
+
+impl Default for EnrollmentProfile {
+    fn default() -> Self {
+        Self {
+            validity: Period::from_days(365),
+            backdating: Period::from_seconds(3600),
+            live_certificates_per_user: 20,
+            enrollments_per_user_per_hour: 10,
+            enrollments_per_address_per_hour: 60,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Everything that can happen to a site's records. [`Kind`] is the table of contents; each kind
+//! says what the audit log keeps of it.
+
+use std::fmt;
+
+use domain::{
+    DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest, RevocationReason, Role,
+    SerialNumber, Timestamp, TokenDigest, TransitionRefused,
+};
+use serde_json::{Value, json};
+
+use crate::model::Certificate;
+
+/// Something that happens, when, and by whom.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub at: Timestamp,
+    pub by: Actor,
+    pub kind: Kind,
+}
+
+/// Who did it, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor {
+    who: String,
+    address: String,
+}
+
+impl Actor {
+    pub fn site() -> Self {
+        Self { who: "site".to_owned(), address: String::new() }
+    }
+
+    pub fn administrator(token: &str, address: impl fmt::Display) -> Self {
+        Self { who: format!("administrator:{token}"), address: address.to_string() }
+    }
+
+    pub fn user(name: impl fmt::Display, address: impl fmt::Display) -> Self {
+        Self { who: format!("user:{name}"), address: address.to_string() }
+    }
+
+    pub fn device(device: DeviceId, address: impl fmt::Display) -> Self {
+        Self { who: format!("device:{device}"), address: address.to_string() }
+    }
+
+    pub fn nobody(address: impl fmt::Display) -> Self {
+        Self { who: "nobody".to_owned(), address: address.to_string() }
+    }
+
+    pub(crate) fn who(&self) -> &str {
+        &self.who
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum Kind {
+    AddAccount(NewAccount),
+    SetPassword { name: String, password_hash: String },
+    RemoveAccount { name: String },
+    AddToken(NewToken),
+    /// A device's first certificate, or one for an enrolled device after a log-in. `device` is kept
+    /// when it is there already.
+    Enroll { device: NewDevice, certificate: NewCertificate },
+    /// A certificate for a device that proved its current one.
+    Renew { certificate: NewCertificate, replaces: SerialNumber },
+    /// A certificate was used for the first time: older ones of its device are superseded.
+    UseCertificate { serial: SerialNumber, device: DeviceId },
+    ReportFacts { device: DeviceId, facts: DeviceFacts },
+    /// A device's state changes; its valid certificates are revoked when a reason is given.
+    Transition { device: DeviceId, transition: DeviceTransition, revoke: Option<RevocationReason> },
+    RevokeCertificate { serial: SerialNumber, reason: RevocationReason },
+    /// Revokes all certificates of a device and ends its record. The certificates' rows stay until
+    /// they expired, for the revocation list.
+    DeleteDevice { device: DeviceId },
+    PublishCrl { number: i64, this_update: Timestamp, next_update: Timestamp, der: Vec<u8> },
+    /// Nothing changed, but somebody should know: a log-in that was refused, a server's certificate.
+    Noted(Note),
+}
+
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    pub id: String,
+    pub name: String,
+    pub common_name: String,
+    pub password_hash: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    pub digest: TokenDigest,
+    pub name: String,
+    pub role: Role,
+    pub expires_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewDevice {
+    pub id: DeviceId,
+    pub owner: String,
+    pub user_name: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewCertificate {
+    pub serial: SerialNumber,
+    pub device: DeviceId,
+    pub owner: String,
+    pub key: KeyDigest,
+    pub subject: String,
+    pub common_name: String,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    pub der: Vec<u8>,
+    /// What the request asked for and did not get, for the audit log.
+    pub differences: Option<Value>,
+}
+
+/// An entry of the audit log that goes with no other change.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// A stable word, such as `log-in-refused`.
+    pub action: &'static str,
+    pub subject: String,
+    pub detail: String,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    Done,
+    /// It was so already: nothing was written.
+    Unchanged,
+    /// The certificate that is recorded for this device and key. `repeated`: it was issued before,
+    /// to the same request whose answer was lost.
+    Issued { certificate: Box<Certificate>, repeated: bool },
+    /// How many certificates were revoked.
+    Revoked { certificates: u64 },
+}
+
+/// Why a change was not applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    #[error("{0} exists already")]
+    Exists(String),
+    #[error("there is no {0}")]
+    NotFound(String),
+    #[error("the device is {0}")]
+    DeviceNotActive(DeviceState),
+    #[error("this key belongs to a certificate that is no longer valid; make a new key")]
+    KeySpent,
+    #[error("the device belongs to another user")]
+    OtherOwner,
+    #[error(transparent)]
+    Transition(#[from] TransitionRefused),
+    #[error("a newer revocation list is published already")]
+    CrlNumber,
+}
+
+/// What the audit log keeps of a change.
+pub(crate) struct Entry {
+    pub action: &'static str,
+    pub subject: String,
+    pub payload: Value,
+}
+
+impl Kind {
+    /// The audit entry, given what the change did; none when it did nothing worth one.
+    pub(crate) fn entry(&self, applied: &Applied) -> Option<Entry> {
+        if *applied == Applied::Unchanged {
+            return None;
+        }
+        let revoked = match applied {
+            Applied::Revoked { certificates } => *certificates,
+            _ => 0,
+        };
+        let (action, subject, payload) = match self {
+            Kind::AddAccount(account) => (
+                "account-added",
+                account.name.clone(),
+                json!({ "id": account.id, "common_name": account.common_name }),
+            ),
+            Kind::SetPassword { name, .. } => ("password-set", name.clone(), json!({})),
+            Kind::RemoveAccount { name } => ("account-removed", name.clone(), json!({})),
+            Kind::AddToken(token) => (
+                "token-added",
+                token.name.clone(),
+                json!({ "role": token.role, "expires_at": token.expires_at }),
+            ),
+            Kind::Enroll { device, certificate } => issued("enrolled", applied, certificate, json!({
+                "owner": device.owner, "user_name": device.user_name,
+            })),
+            Kind::Renew { certificate, replaces } => {
+                issued("renewed", applied, certificate, json!({ "replaces": replaces }))
+            }
+            Kind::UseCertificate { serial, device } => {
+                ("certificate-used", device.to_string(), json!({ "serial": serial }))
+            }
+            Kind::ReportFacts { device, facts } => {
+                ("facts-changed", device.to_string(), json!({ "facts": facts }))
+            }
+            Kind::Transition { device, transition, revoke } => (
+                match transition {
+                    DeviceTransition::Block => "device-blocked",
+                    DeviceTransition::Unblock => "device-unblocked",
+                    DeviceTransition::Retire => "device-retired",
+                },
+                device.to_string(),
+                json!({ "reason": revoke, "certificates_revoked": revoked }),
+            ),
+            Kind::RevokeCertificate { serial, reason } => {
+                ("certificate-revoked", serial.to_string(), json!({ "reason": reason }))
+            }
+            Kind::DeleteDevice { device } => (
+                "device-deleted",
+                device.to_string(),
+                json!({ "certificates_revoked": revoked }),
+            ),
+            Kind::PublishCrl { number, this_update, next_update, .. } => (
+                "crl-published",
+                number.to_string(),
+                json!({ "this_update": this_update, "next_update": next_update }),
+            ),
+            Kind::Noted(note) => {
+                (note.action, note.subject.clone(), json!({ "detail": note.detail }))
+            }
+        };
+        Some(Entry { action, subject, payload })
+    }
+}
+
+fn issued(
+    action: &'static str,
+    applied: &Applied,
+    certificate: &NewCertificate,
+    mut payload: Value,
+) -> (&'static str, String, Value) {
+    let repeated = matches!(applied, Applied::Issued { repeated: true, .. });
+    let recorded = match applied {
+        Applied::Issued { certificate, .. } => certificate.serial,
+        _ => certificate.serial,
+    };
+    payload["serial"] = json!(recorded);
+    if repeated {
+        return ("certificate-repeated", certificate.device.to_string(), payload);
+    }
+    payload["subject"] = json!(certificate.subject);
+    payload["not_after"] = json!(certificate.not_after);
+    payload["key"] = json!(certificate.key.to_string());
+    if let Some(differences) = &certificate.differences {
+        payload["asked_for_but_not_given"] = differences.clone();
+    }
+    (action, certificate.device.to_string(), payload)
+}

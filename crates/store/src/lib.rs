@@ -1,0 +1,196 @@
+//! What the site remembers: writes as data ([`Change`]), reads as queries, on SQLite or PostgreSQL.
+//! The only crate with SQL.
+//!
+//! [`Store::commit`] is the only way to write. Whatever is waiting while a transaction runs goes
+//! into the next one together (group commit), each change with its audit entry, so that the disk's
+//! flush rate is not the rate of the site.
+
+mod audit;
+mod change;
+mod model;
+mod postgres;
+mod sqlite;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{CertificateState, DeviceId, DeviceState, KeyDigest, Pin, Rng, SerialNumber, Timestamp, TokenDigest};
+
+pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
+pub use change::{
+    Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
+};
+pub use model::{
+    Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl, Device, DeviceFilter, Page,
+    Revocation, Segment, Standing, Token, Usage,
+};
+
+/// Where the records live.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// A file. One process at a time writes it.
+    Sqlite(PathBuf),
+    /// A `postgres://` URL. Any number of nodes.
+    Postgres(String),
+}
+
+/// The database cannot be used. What was acknowledged before is safe; nothing of the failed
+/// request was recorded, or, when the connection broke during the commit, asking again finds it.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the database was made by a newer version of this program (schema {0}); upgrade this node")]
+    NewerSchema(i64),
+    #[error("the database's schema cannot be brought up to date: {0}")]
+    Migration(String),
+    #[error("the database belongs to another site: its root is {theirs}, ours is {ours}")]
+    OtherSite { theirs: String, ours: Pin },
+    #[error("the database holds a value that this program cannot read: {0}")]
+    Corrupt(String),
+    #[error("the store is stopping")]
+    Stopping,
+}
+
+/// The records of a site. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    reads: Arc<dyn Reads>,
+    writer: writer::Writer,
+}
+
+impl Store {
+    /// Opens the records, brings the schema up to date, and starts the writer.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, or is newer than this program.
+    pub async fn open(
+        location: &Location,
+        node: &str,
+        rng: Arc<dyn Rng>,
+    ) -> Result<Self, Unavailable> {
+        let (reads, backend): (Arc<dyn Reads>, Arc<dyn writer::Backend>) = match location {
+            Location::Sqlite(file) => {
+                let database = Arc::new(sqlite::Database::open(file).await?);
+                (database.clone(), database)
+            }
+            Location::Postgres(url) => {
+                let database = Arc::new(postgres::Database::open(url).await?);
+                (database.clone(), database)
+            }
+        };
+        Ok(Self { reads, writer: writer::Writer::start(backend, node.to_owned(), rng) })
+    }
+
+    /// Applies `changes` in their order, durably. Each has its own outcome: a conflict of one never
+    /// undoes its neighbours.
+    ///
+    /// # Errors
+    /// When the database failed: then none of them was acknowledged.
+    pub async fn commit(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Result<Applied, Conflict>>, Unavailable> {
+        self.writer.commit(changes).await
+    }
+
+    /// [`Self::commit`] for a single change.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn commit_one(&self, change: Change) -> Result<Result<Applied, Conflict>, Unavailable> {
+        let mut outcomes = self.commit(vec![change]).await?;
+        outcomes.pop().ok_or(Unavailable::Stopping)
+    }
+
+    /// Notes when devices were last seen: narrow, without an audit entry, a later time wins.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable> {
+        self.reads.record_seen(seen).await
+    }
+
+    /// Stores a signed checkpoint over all audit chains.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable> {
+        self.reads.record_checkpoint(checkpoint).await
+    }
+
+    /// Checks every audit chain from its beginning, and each checkpoint that `signature_holds`
+    /// (message, signature) accepts against the chains. Reads in chunks.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn verify_audit(
+        &self,
+        signature_holds: &(dyn Fn(&[u8], &[u8]) -> bool + Send + Sync),
+    ) -> Result<AuditProof, Unavailable> {
+        audit::verify(&*self.reads, signature_holds).await
+    }
+}
+
+impl std::ops::Deref for Store {
+    type Target = dyn Reads;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.reads
+    }
+}
+
+/// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
+#[async_trait]
+pub trait Reads: Send + Sync + 'static {
+    /// Binds the database to a site the first time, and refuses another site's later.
+    async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
+    /// One cheap query: is the database there?
+    async fn ping(&self) -> Result<(), Unavailable>;
+
+    async fn account(&self, name: &str) -> Result<Option<Account>, Unavailable>;
+    async fn accounts(&self, after: Option<&str>, limit: u32) -> Result<Page<Account>, Unavailable>;
+    async fn token(&self, digest: &TokenDigest) -> Result<Option<Token>, Unavailable>;
+
+    /// What decides at each request of a device: one indexed read.
+    async fn standing(&self, serial: SerialNumber) -> Result<Option<Standing>, Unavailable>;
+    async fn device(&self, device: DeviceId) -> Result<Option<Device>, Unavailable>;
+    async fn devices(&self, filter: &DeviceFilter) -> Result<Page<Device>, Unavailable>;
+    async fn certificate(&self, serial: SerialNumber) -> Result<Option<Certificate>, Unavailable>;
+    async fn certificate_of_key(
+        &self,
+        device: DeviceId,
+        key: KeyDigest,
+    ) -> Result<Option<Certificate>, Unavailable>;
+    async fn certificates(&self, filter: &CertificateFilter) -> Result<Page<Certificate>, Unavailable>;
+    /// How much an account has used of its limits.
+    async fn usage(&self, owner: &str, now: Timestamp, since: Timestamp) -> Result<Usage, Unavailable>;
+
+    /// Revoked certificates that belong on a list made at `now`: entries stay until one list after
+    /// expiry, so `expired_after` lies a list's life before `now`.
+    async fn revocations(&self, expired_after: Timestamp) -> Result<Vec<Revocation>, Unavailable>;
+    async fn crl(&self) -> Result<Option<Crl>, Unavailable>;
+
+    /// Audit events, newest first.
+    async fn audit_events(&self, before: Option<&str>, limit: u32) -> Result<Page<AuditEvent>, Unavailable>;
+    async fn segments(&self) -> Result<Vec<Segment>, Unavailable>;
+    /// Events of one segment in order, from `number` on.
+    async fn segment_events(
+        &self,
+        segment: &[u8; 16],
+        number: i64,
+        limit: u32,
+    ) -> Result<Vec<AuditEvent>, Unavailable>;
+    async fn checkpoints(&self, after: i64, limit: u32) -> Result<Vec<Checkpoint>, Unavailable>;
+    /// The last event of each segment.
+    async fn heads(&self) -> Result<Vec<Head>, Unavailable>;
+    /// Devices by state, certificates by state: for metrics and the overview.
+    async fn counts(&self) -> Result<(Vec<(DeviceState, i64)>, Vec<(CertificateState, i64)>), Unavailable>;
+
+    #[doc(hidden)]
+    async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
+    #[doc(hidden)]
+    async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable>;
+}

@@ -1,0 +1,158 @@
+//! Records as they are read.
+
+use domain::{
+    CertificateState, DeviceFacts, DeviceId, DeviceState, KeyDigest, RevocationReason, Role,
+    SerialNumber, Timestamp,
+};
+use serde_json::Value;
+
+/// Part of a list, and where the next part begins.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Pass it as `after` to get the next page; none at the end.
+    pub next: Option<String>,
+}
+
+/// A local account: somebody who may enroll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Never changes and is never used again, whatever happens to the name.
+    pub id: String,
+    pub name: String,
+    pub common_name: String,
+    /// A PHC string.
+    pub password_hash: String,
+    pub created_at: Timestamp,
+}
+
+/// An administrator's access token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    pub name: String,
+    pub role: Role,
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a certificate and its device may do now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    pub serial: SerialNumber,
+    pub device: DeviceId,
+    pub owner: String,
+    pub device_state: DeviceState,
+    pub certificate_state: CertificateState,
+    pub key: KeyDigest,
+    pub common_name: String,
+    pub issued_at: Timestamp,
+    pub not_after: Timestamp,
+    pub used: bool,
+    pub facts: DeviceFacts,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    pub id: DeviceId,
+    pub state: DeviceState,
+    /// The id of the account that enrolled it.
+    pub owner: String,
+    /// The user's name as it was typed at the enrollment.
+    pub user_name: String,
+    pub enrolled_at: Timestamp,
+    pub last_seen: Option<Timestamp>,
+    pub facts: DeviceFacts,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    pub serial: SerialNumber,
+    pub device: DeviceId,
+    pub key: KeyDigest,
+    pub state: CertificateState,
+    pub subject: String,
+    pub host_name: String,
+    pub issued_at: Timestamp,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    pub first_used_at: Option<Timestamp>,
+    pub revoked: Option<(Timestamp, RevocationReason)>,
+    pub der: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    pub serial: SerialNumber,
+    pub at: Timestamp,
+    pub reason: RevocationReason,
+}
+
+/// A signed revocation list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Crl {
+    pub number: i64,
+    pub this_update: Timestamp,
+    pub next_update: Timestamp,
+    pub der: Vec<u8>,
+}
+
+/// What an account has used of its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Certificates that are valid now.
+    pub live: i64,
+    /// Certificates issued since the asked moment.
+    pub issued: i64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct DeviceFilter {
+    pub state: Option<DeviceState>,
+    /// Host names that begin like this.
+    pub name: Option<String>,
+    pub after: Option<String>,
+    pub limit: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct CertificateFilter {
+    pub state: Option<CertificateState>,
+    pub device: Option<DeviceId>,
+    pub expires_after: Option<Timestamp>,
+    pub expires_before: Option<Timestamp>,
+    pub after: Option<String>,
+    pub limit: u32,
+}
+
+/// One writer's lifetime: a hash chain of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    pub id: [u8; 16],
+    pub node: String,
+    pub started_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditEvent {
+    pub segment: [u8; 16],
+    /// From 1, without gaps.
+    pub number: i64,
+    pub at: Timestamp,
+    pub actor: String,
+    pub address: String,
+    pub action: String,
+    pub subject: String,
+    /// None once retention has erased it; its digest stays.
+    pub payload: Option<Value>,
+    pub payload_digest: [u8; 32],
+    pub hash: [u8; 32],
+}
+
+/// A signature over the heads of all chains: what was there at a moment, whoever has the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub number: i64,
+    pub at: Timestamp,
+    /// The signed bytes: see [`crate::checkpoint_message`].
+    pub message: Vec<u8>,
+    pub signature: Vec<u8>,
+}

@@ -1,0 +1,39 @@
+//! PostgreSQL: any number of nodes on one database.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions, PgRow};
+
+use crate::Unavailable;
+
+// The statements are written once, for both databases; what differs is named in this module.
+#[path = "../sql/reads.rs"]
+mod reads;
+#[path = "../sql/writes.rs"]
+mod writes;
+
+type Db = sqlx::Postgres;
+type DbConnection = PgConnection;
+type DbRow = PgRow;
+
+const BEGIN: &str = "BEGIN";
+/// A certificate is issued while its device stays as it is: a node that retires the device waits,
+/// and then sees the certificate.
+const LOCK_DEVICE_ROWS: &str = " FOR SHARE OF d";
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/postgres/migrations");
+
+pub(crate) struct Database {
+    writer: PgPool,
+    readers: PgPool,
+}
+
+impl Database {
+    pub(crate) async fn open(url: &str) -> Result<Self, Unavailable> {
+        let options = || PgPoolOptions::new().acquire_timeout(Duration::from_secs(10));
+        let writer = options().max_connections(1).connect(url).await?;
+        crate::writer::migrate(&MIGRATIONS, &writer).await?;
+        let readers = options().max_connections(8).connect(url).await?;
+        Ok(Self { writer, readers })
+    }
+}

@@ -1,0 +1,483 @@
+//! One transaction of the writer. Compiled once for each database: `super` says which.
+//!
+//! Changes that come in numbers (renewals, first uses, facts) are written by one statement for all
+//! neighbours of a kind; the rest one by one.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use domain::{
+    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, RevocationReason,
+    SerialNumber, Timestamp,
+};
+use sqlx::{Connection, QueryBuilder, Row};
+
+use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
+use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
+use crate::Unavailable;
+use crate::change::{Applied, Change, Conflict, Kind, NewCertificate, NewDevice};
+use crate::model::{AuditEvent, Certificate, Segment};
+use crate::writer::{Backend, Recorded};
+
+type Result<T> = std::result::Result<T, Unavailable>;
+type Outcome = std::result::Result<Applied, Conflict>;
+
+#[async_trait]
+impl Backend for Database {
+    async fn transact(
+        &self,
+        changes: &[Change],
+        record: &mut (dyn for<'a> FnMut(&'a Vec<Outcome>) -> Recorded + Send),
+    ) -> Result<Vec<Outcome>> {
+        let mut connection = self.writer.acquire().await?;
+        let mut transaction = connection.begin_with(BEGIN).await?;
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let mut rest = changes;
+        while let Some(first) = rest.first() {
+            let kind = std::mem::discriminant(&first.kind);
+            let run = rest
+                .iter()
+                .take_while(|change| std::mem::discriminant(&change.kind) == kind)
+                .count();
+            let (run, later) = rest.split_at(run);
+            outcomes.extend(apply_run(&mut transaction, run).await?);
+            rest = later;
+        }
+        let recorded = record(&outcomes);
+        if let Some(segment) = &recorded.segment {
+            append_segment(&mut transaction, segment).await?;
+        }
+        append_events(&mut transaction, &recorded.events).await?;
+        transaction.commit().await?;
+        Ok(outcomes)
+    }
+}
+
+/// Applies neighbours of one kind.
+async fn apply_run(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {
+    match &run[0].kind {
+        Kind::Renew { .. } => {
+            let certificates: Vec<_> = run
+                .iter()
+                .filter_map(|change| match &change.kind {
+                    Kind::Renew { certificate, .. } => Some((certificate, change.at)),
+                    _ => None,
+                })
+                .collect();
+            issue(db, &certificates).await
+        }
+        Kind::UseCertificate { .. } => use_certificates(db, run).await,
+        Kind::ReportFacts { .. } => report_facts(db, run).await,
+        _ => {
+            let mut outcomes = Vec::with_capacity(run.len());
+            for change in run {
+                outcomes.push(apply_one(db, change).await?);
+            }
+            Ok(outcomes)
+        }
+    }
+}
+
+async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
+    let at = change.at.as_millisecond();
+    match &change.kind {
+        Kind::AddAccount(account) => {
+            let sql = "INSERT INTO account (id, name, common_name, password_hash, created_at) \
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+            let done = sqlx::query(sql)
+                .bind(&account.id)
+                .bind(&account.name)
+                .bind(&account.common_name)
+                .bind(&account.password_hash)
+                .bind(at)
+                .execute(db)
+                .await?;
+            Ok(one_row(done.rows_affected(), || {
+                Conflict::Exists(format!("the account `{}`", account.name))
+            }))
+        }
+        Kind::SetPassword { name, password_hash } => {
+            let done = sqlx::query("UPDATE account SET password_hash = $2 WHERE name = $1")
+                .bind(name)
+                .bind(password_hash)
+                .execute(db)
+                .await?;
+            Ok(one_row(done.rows_affected(), || no_account(name)))
+        }
+        Kind::RemoveAccount { name } => {
+            let done =
+                sqlx::query("DELETE FROM account WHERE name = $1").bind(name).execute(db).await?;
+            Ok(one_row(done.rows_affected(), || no_account(name)))
+        }
+        Kind::AddToken(token) => {
+            let sql = "INSERT INTO token (digest, name, role, created_at, expires_at) \
+                 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+            let done = sqlx::query(sql)
+                .bind(token.digest.as_bytes().to_vec())
+                .bind(&token.name)
+                .bind(token.role.word())
+                .bind(at)
+                .bind(token.expires_at.map(|end| end.as_millisecond()))
+                .execute(db)
+                .await?;
+            Ok(one_row(done.rows_affected(), || {
+                Conflict::Exists(format!("the token `{}`", token.name))
+            }))
+        }
+        Kind::Enroll { device, certificate } => enroll(db, device, certificate, change.at).await,
+        Kind::Transition { device, transition, revoke } => {
+            transit(db, *device, *transition, *revoke, change.at).await
+        }
+        Kind::RevokeCertificate { serial, reason } => {
+            revoke_certificate(db, *serial, *reason, change.at).await
+        }
+        Kind::DeleteDevice { device } => delete_device(db, *device, change.at).await,
+        Kind::PublishCrl { number, this_update, next_update, der } => {
+            let sql = "INSERT INTO crl (one, number, this_update, next_update, der) \
+                 VALUES (1, $1, $2, $3, $4) ON CONFLICT (one) DO UPDATE SET number = excluded.number, \
+                 this_update = excluded.this_update, next_update = excluded.next_update, \
+                 der = excluded.der WHERE crl.number < excluded.number";
+            let done = sqlx::query(sql)
+                .bind(number)
+                .bind(this_update.as_millisecond())
+                .bind(next_update.as_millisecond())
+                .bind(der.clone())
+                .execute(db)
+                .await?;
+            Ok(one_row(done.rows_affected(), || Conflict::CrlNumber))
+        }
+        Kind::Noted(_) => Ok(Ok(Applied::Done)),
+        Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
+            unreachable!("these kinds are written in sets")
+        }
+    }
+}
+
+fn one_row(rows: u64, conflict: impl FnOnce() -> Conflict) -> Outcome {
+    if rows == 1 { Ok(Applied::Done) } else { Err(conflict()) }
+}
+
+fn no_account(name: &str) -> Conflict {
+    Conflict::NotFound(format!("account `{name}`"))
+}
+
+fn no_device(device: DeviceId) -> Conflict {
+    Conflict::NotFound(format!("device {device}"))
+}
+
+/// Records the device if it is new, then its certificate.
+async fn enroll(
+    db: &mut DbConnection,
+    device: &NewDevice,
+    certificate: &NewCertificate,
+    at: Timestamp,
+) -> Result<Outcome> {
+    let sql = "INSERT INTO device (id, state, owner, user_name, enrolled_at) \
+         VALUES ($1, 'active', $2, $3, $4) ON CONFLICT DO NOTHING";
+    sqlx::query(sql)
+        .bind(device.id.as_bytes().to_vec())
+        .bind(&device.owner)
+        .bind(&device.user_name)
+        .bind(at.as_millisecond())
+        .execute(&mut *db)
+        .await?;
+    let row = sqlx::query("SELECT owner FROM device WHERE id = $1")
+        .bind(device.id.as_bytes().to_vec())
+        .fetch_one(&mut *db)
+        .await?;
+    if row.try_get::<String, _>("owner")? != device.owner {
+        return Ok(Err(Conflict::OtherOwner));
+    }
+    let mut outcomes = issue(db, &[(certificate, at)]).await?;
+    Ok(outcomes.pop().unwrap_or_else(|| Err(no_device(device.id))))
+}
+
+/// Records certificates of active devices. The same device with the same key has its certificate
+/// already: that one is the answer (`UNIQUE (device, key)`), so a lost answer costs nothing.
+async fn issue(
+    db: &mut DbConnection,
+    certificates: &[(&NewCertificate, Timestamp)],
+) -> Result<Vec<Outcome>> {
+    let mut query = QueryBuilder::<Db>::new(
+        "INSERT INTO certificate (serial, device, owner, key, state, subject, common_name, \
+         issued_at, not_before, not_after, der) \
+         SELECT v.column1, v.column2, v.column3, v.column4, 'valid', v.column5, v.column6, \
+         v.column7, v.column8, v.column9, v.column10 FROM (",
+    );
+    query.push_values(certificates, |mut row, (certificate, at)| {
+        row.push_bind(certificate.serial.as_bytes().to_vec())
+            .push_bind(certificate.device.as_bytes().to_vec())
+            .push_bind(certificate.owner.clone())
+            .push_bind(certificate.key.as_bytes().to_vec())
+            .push_bind(certificate.subject.clone())
+            .push_bind(certificate.common_name.clone())
+            .push_bind(at.as_millisecond())
+            .push_bind(certificate.not_before.as_millisecond())
+            .push_bind(certificate.not_after.as_millisecond())
+            .push_bind(certificate.der.clone());
+    });
+    query.push(") AS v JOIN device d ON d.id = v.column2 AND d.state = 'active' WHERE 1 = 1");
+    query.push(LOCK_DEVICE_ROWS);
+    query.push(" ON CONFLICT DO NOTHING RETURNING serial");
+    let rows = query.build().fetch_all(&mut *db).await?;
+    let issued: HashSet<SerialNumber> = rows.iter().map(serial).collect::<Result<_>>()?;
+
+    let mut outcomes = Vec::with_capacity(certificates.len());
+    for (certificate, at) in certificates {
+        outcomes.push(if issued.contains(&certificate.serial) {
+            Ok(Applied::Issued { certificate: Box::new(recorded(certificate, *at)), repeated: false })
+        } else {
+            issued_before(db, certificate).await?
+        });
+    }
+    Ok(outcomes)
+}
+
+/// Why a certificate was not recorded: it is there already, or its device may have none.
+async fn issued_before(db: &mut DbConnection, wanted: &NewCertificate) -> Result<Outcome> {
+    let Some(state) = device_state(db, wanted.device).await? else {
+        return Ok(Err(no_device(wanted.device)));
+    };
+    if state != DeviceState::Active {
+        return Ok(Err(Conflict::DeviceNotActive(state)));
+    }
+    let mut query = QueryBuilder::<Db>::new(CERTIFICATE);
+    query.push(" WHERE c.device = ").push_bind(wanted.device.as_bytes().to_vec());
+    query.push(" AND c.key = ").push_bind(wanted.key.as_bytes().to_vec());
+    let Some(row) = query.build().fetch_optional(&mut *db).await? else {
+        return Ok(Err(Conflict::Exists("the serial number".to_owned())));
+    };
+    let found = certificate(row)?;
+    Ok(if found.state == CertificateState::Valid {
+        Ok(Applied::Issued { certificate: Box::new(found), repeated: true })
+    } else {
+        Err(Conflict::KeySpent)
+    })
+}
+
+fn recorded(new: &NewCertificate, at: Timestamp) -> Certificate {
+    Certificate {
+        serial: new.serial,
+        device: new.device,
+        key: new.key,
+        state: CertificateState::Valid,
+        subject: new.subject.clone(),
+        host_name: String::new(),
+        issued_at: at,
+        not_before: new.not_before,
+        not_after: new.not_after,
+        first_used_at: None,
+        revoked: None,
+        der: new.der.clone(),
+    }
+}
+
+/// Notes first uses, and supersedes what is older than a used certificate of the same device.
+async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {
+    let used: Vec<_> = run
+        .iter()
+        .filter_map(|change| match &change.kind {
+            Kind::UseCertificate { serial, .. } => Some((*serial, change.at)),
+            _ => None,
+        })
+        .collect();
+    let mut query = QueryBuilder::<Db>::new(
+        "UPDATE certificate SET first_used_at = v.column2 FROM (",
+    );
+    query.push_values(&used, |mut row, (serial, at)| {
+        row.push_bind(serial.as_bytes().to_vec()).push_bind(at.as_millisecond());
+    });
+    query.push(
+        ") AS v WHERE certificate.serial = v.column1 AND certificate.first_used_at IS NULL \
+         RETURNING serial, device",
+    );
+    let rows = query.build().fetch_all(&mut *db).await?;
+    let first: HashSet<SerialNumber> = rows.iter().map(serial).collect::<Result<_>>()?;
+    if !first.is_empty() {
+        let devices =
+            rows.iter().map(|row| device_id(row, "device")).collect::<Result<HashSet<_>>>()?;
+        let mut query = QueryBuilder::<Db>::new(
+            "UPDATE certificate SET state = 'superseded' WHERE state = 'valid' AND device IN (",
+        );
+        let mut list = query.separated(", ");
+        for device in devices {
+            list.push_bind(device.as_bytes().to_vec());
+        }
+        query.push(
+            ") AND EXISTS (SELECT 1 FROM certificate n WHERE n.device = certificate.device \
+             AND n.state = 'valid' AND n.first_used_at IS NOT NULL \
+             AND n.issued_at > certificate.issued_at)",
+        );
+        query.build().execute(&mut *db).await?;
+    }
+    let outcome = |serial| Ok(if first.contains(serial) { Applied::Done } else { Applied::Unchanged });
+    Ok(used.iter().map(|(serial, _)| outcome(serial)).collect())
+}
+
+async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {
+    // The last report of a device in a batch is the one that counts.
+    let mut last: HashMap<DeviceId, &DeviceFacts> = HashMap::new();
+    for change in run {
+        if let Kind::ReportFacts { device, facts } = &change.kind {
+            last.insert(*device, facts);
+        }
+    }
+    let mut query =
+        QueryBuilder::<Db>::new("UPDATE device SET host_name = v.column2, facts = v.column3 FROM (");
+    query.push_values(last, |mut row, (device, facts)| {
+        row.push_bind(device.as_bytes().to_vec())
+            .push_bind(facts.host_name.clone())
+            .push_bind(serde_json::to_string(facts).expect("facts are plain data"));
+    });
+    query.push(") AS v WHERE device.id = v.column1 RETURNING device.id");
+    let rows = query.build().fetch_all(&mut *db).await?;
+    let known = rows.iter().map(|row| device_id(row, "id")).collect::<Result<HashSet<_>>>()?;
+    Ok(run
+        .iter()
+        .map(|change| match &change.kind {
+            Kind::ReportFacts { device, .. } if !known.contains(device) => Err(no_device(*device)),
+            _ => Ok(Applied::Done),
+        })
+        .collect())
+}
+
+async fn device_state(db: &mut DbConnection, device: DeviceId) -> Result<Option<DeviceState>> {
+    let row = sqlx::query("SELECT state FROM device WHERE id = $1")
+        .bind(device.as_bytes().to_vec())
+        .fetch_optional(db)
+        .await?;
+    row.map(|row| word(&row, "state")).transpose()
+}
+
+async fn transit(
+    db: &mut DbConnection,
+    device: DeviceId,
+    transition: DeviceTransition,
+    reason: Option<RevocationReason>,
+    at: Timestamp,
+) -> Result<Outcome> {
+    let Some(before) = device_state(db, device).await? else {
+        return Ok(Err(no_device(device)));
+    };
+    let after = match before.after(transition) {
+        Ok(after) => after,
+        Err(refused) => return Ok(Err(refused.into())),
+    };
+    // The update takes the row's lock: an issue that is under way finishes first, and is then seen.
+    let done = sqlx::query("UPDATE device SET state = $3 WHERE id = $1 AND state = $2")
+        .bind(device.as_bytes().to_vec())
+        .bind(before.word())
+        .bind(after.word())
+        .execute(&mut *db)
+        .await?;
+    if done.rows_affected() != 1 {
+        // Another node changed it between the two statements.
+        return Err(Unavailable::Database(sqlx::Error::Protocol(
+            "the device changed at the same time; try again".to_owned(),
+        )));
+    }
+    let certificates = match reason {
+        Some(reason) => revoke_all(db, device, reason, at).await?,
+        None => 0,
+    };
+    Ok(Ok(if before == after && certificates == 0 {
+        Applied::Unchanged
+    } else {
+        Applied::Revoked { certificates }
+    }))
+}
+
+async fn revoke_all(
+    db: &mut DbConnection,
+    device: DeviceId,
+    reason: RevocationReason,
+    at: Timestamp,
+) -> Result<u64> {
+    let sql = "UPDATE certificate SET state = 'revoked', revoked_at = $2, revocation_reason = $3 \
+         WHERE device = $1 AND state <> 'revoked' AND not_after > $2";
+    let done = sqlx::query(sql)
+        .bind(device.as_bytes().to_vec())
+        .bind(at.as_millisecond())
+        .bind(reason.word())
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+async fn revoke_certificate(
+    db: &mut DbConnection,
+    serial: SerialNumber,
+    reason: RevocationReason,
+    at: Timestamp,
+) -> Result<Outcome> {
+    let sql = "UPDATE certificate SET state = 'revoked', revoked_at = $2, revocation_reason = $3 \
+         WHERE serial = $1 AND state <> 'revoked'";
+    let done = sqlx::query(sql)
+        .bind(serial.as_bytes().to_vec())
+        .bind(at.as_millisecond())
+        .bind(reason.word())
+        .execute(&mut *db)
+        .await?;
+    if done.rows_affected() == 1 {
+        return Ok(Ok(Applied::Revoked { certificates: 1 }));
+    }
+    let known = sqlx::query("SELECT serial FROM certificate WHERE serial = $1")
+        .bind(serial.as_bytes().to_vec())
+        .fetch_optional(db)
+        .await?;
+    Ok(match known {
+        Some(_) => Ok(Applied::Unchanged),
+        None => Err(Conflict::NotFound(format!("certificate {serial}"))),
+    })
+}
+
+async fn delete_device(db: &mut DbConnection, device: DeviceId, at: Timestamp) -> Result<Outcome> {
+    let done = sqlx::query("DELETE FROM device WHERE id = $1")
+        .bind(device.as_bytes().to_vec())
+        .execute(&mut *db)
+        .await?;
+    if done.rows_affected() != 1 {
+        return Ok(Err(no_device(device)));
+    }
+    sqlx::query("DELETE FROM device_seen WHERE device = $1")
+        .bind(device.as_bytes().to_vec())
+        .execute(&mut *db)
+        .await?;
+    let certificates =
+        revoke_all(db, device, RevocationReason::CessationOfOperation, at).await?;
+    Ok(Ok(Applied::Revoked { certificates }))
+}
+
+async fn append_segment(db: &mut DbConnection, segment: &Segment) -> Result<()> {
+    sqlx::query("INSERT INTO audit_segment (id, node, started_at) VALUES ($1, $2, $3)")
+        .bind(segment.id.to_vec())
+        .bind(&segment.node)
+        .bind(segment.started_at.as_millisecond())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+async fn append_events(db: &mut DbConnection, events: &[AuditEvent]) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<Db>::new(
+        "INSERT INTO audit_event (segment, number, at, actor, address, action, subject, payload, \
+         payload_digest, hash) ",
+    );
+    query.push_values(events, |mut row, event| {
+        row.push_bind(event.segment.to_vec())
+            .push_bind(event.number)
+            .push_bind(event.at.as_millisecond())
+            .push_bind(event.actor.clone())
+            .push_bind(event.address.clone())
+            .push_bind(event.action.clone())
+            .push_bind(event.subject.clone())
+            .push_bind(event.payload.as_ref().map(ToString::to_string))
+            .push_bind(event.payload_digest.to_vec())
+            .push_bind(event.hash.to_vec());
+    });
+    query.build().execute(db).await?;
+    Ok(())
+}

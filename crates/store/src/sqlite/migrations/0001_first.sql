@@ -1,0 +1,89 @@
+-- One editable migration until the first release.
+CREATE TABLE site (one INTEGER PRIMARY KEY CHECK (one = 1), pin TEXT NOT NULL);
+
+CREATE TABLE account (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    common_name TEXT NOT NULL,
+    password_hash TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE token (
+    digest BLOB PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT
+) WITHOUT ROWID;
+
+CREATE TABLE device (
+    id BLOB PRIMARY KEY,
+    state TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    user_name TEXT NOT NULL,
+    enrolled_at BIGINT NOT NULL,
+    host_name TEXT NOT NULL DEFAULT '',
+    facts TEXT NOT NULL DEFAULT '{}'
+) WITHOUT ROWID;
+CREATE INDEX device_name ON device (host_name, id);
+CREATE INDEX device_state ON device (state, host_name, id);
+
+CREATE TABLE device_seen (device BLOB PRIMARY KEY, at BIGINT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE certificate (
+    serial BLOB PRIMARY KEY,
+    device BLOB NOT NULL,
+    owner TEXT NOT NULL,
+    key BLOB NOT NULL,
+    state TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    common_name TEXT NOT NULL,
+    issued_at BIGINT NOT NULL,
+    not_before BIGINT NOT NULL,
+    not_after BIGINT NOT NULL,
+    first_used_at BIGINT,
+    revoked_at BIGINT,
+    revocation_reason TEXT,
+    der BLOB NOT NULL,
+    UNIQUE (device, key)
+);
+CREATE INDEX certificate_end ON certificate (not_after, serial);
+CREATE INDEX certificate_state_end ON certificate (state, not_after, serial);
+CREATE INDEX certificate_owner ON certificate (owner, issued_at);
+
+CREATE TABLE crl (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    number BIGINT NOT NULL,
+    this_update BIGINT NOT NULL,
+    next_update BIGINT NOT NULL,
+    der BLOB NOT NULL
+);
+
+CREATE TABLE audit_segment (
+    id BLOB PRIMARY KEY,
+    node TEXT NOT NULL,
+    started_at BIGINT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE audit_event (
+    segment BLOB NOT NULL,
+    number BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    address TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    payload TEXT,
+    payload_digest BLOB NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (segment, number)
+) WITHOUT ROWID;
+CREATE INDEX audit_event_time ON audit_event (at, segment, number);
+
+CREATE TABLE audit_checkpoint (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    at BIGINT NOT NULL,
+    message BLOB NOT NULL,
+    signature BLOB NOT NULL
+);

@@ -1,0 +1,55 @@
+//! SQLite: one file, one writing connection, readers beside it (WAL).
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteRow, SqliteSynchronous,
+};
+
+use crate::Unavailable;
+
+// The statements are written once, for both databases; what differs is named in this module.
+#[path = "../sql/reads.rs"]
+mod reads;
+#[path = "../sql/writes.rs"]
+mod writes;
+
+type Db = sqlx::Sqlite;
+type DbConnection = SqliteConnection;
+type DbRow = SqliteRow;
+
+/// Takes the write lock at once, so that a transaction never fails half-way for want of it.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+/// The one writer needs no row locks.
+const LOCK_DEVICE_ROWS: &str = "";
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/sqlite/migrations");
+
+pub(crate) struct Database {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl Database {
+    pub(crate) async fn open(file: &Path) -> Result<Self, Unavailable> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // An acknowledged write survives a power cut.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .statement_cache_capacity(256);
+        let writer =
+            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        crate::writer::migrate(&MIGRATIONS, &writer).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options.pragma("query_only", "1"))
+            .await?;
+        Ok(Self { writer, readers })
+    }
+}

@@ -1,0 +1,66 @@
+//! One contract, two databases: the same tests on SQLite and on a real PostgreSQL.
+
+use std::sync::{Arc, OnceLock};
+
+use acceptance::postgres::Postgres;
+use clock::SystemRng;
+use domain::{
+    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest, Pin,
+    RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest,
+};
+use store::*;
+
+mod contract;
+
+/// A database of a test's own.
+struct Place {
+    location: Location,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Place {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let location = Location::Sqlite(folder.path().join("site.db"));
+        Self { location, _folder: Some(folder) }
+    }
+
+    fn postgres() -> Self {
+        static SERVER: OnceLock<Postgres> = OnceLock::new();
+        let server = SERVER.get_or_init(|| Postgres::start().expect("a PostgreSQL server"));
+        let location = Location::Postgres(server.database().expect("a database"));
+        Self { location, _folder: None }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.location, "test", Arc::new(SystemRng)).await.expect("opens")
+    }
+}
+
+macro_rules! store_contract {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() { super::contract::$test(super::Place::sqlite()).await; })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() { super::contract::$test(super::Place::postgres()).await; })*
+        }
+    };
+}
+
+store_contract!(
+    a_lost_answer_gives_the_same_certificate,
+    a_batch_keeps_what_is_good_and_names_what_is_not,
+    a_first_use_supersedes_older_certificates,
+    states_follow_their_diagram,
+    leaving_revokes_and_the_revocations_are_listed,
+    deleting_a_device_keeps_its_revoked_certificates,
+    lists_are_walked_in_pages_without_gap_or_repetition,
+    the_audit_log_verifies_and_tells_what_was_changed,
+    a_hundred_writers_at_once_lose_nothing,
+    a_database_belongs_to_one_site,
+    a_newer_schema_is_refused,
+    facts_and_last_seen_are_kept,
+);

@@ -1,0 +1,118 @@
+//! Reading certificates.
+
+use domain::{DeviceId, KeyDigest, SerialNumber, Timestamp};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+
+/// What we read in a certificate. Trust is a separate question, answered by TLS or by
+/// [`Certificate::is_signed_by`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    der: Vec<u8>,
+    subject: String,
+    issuer: String,
+    serial: Vec<u8>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    key: KeyDigest,
+    is_ca: bool,
+    device: Option<DeviceId>,
+}
+
+/// What was given is not an X.509 certificate in DER.
+#[derive(Debug, thiserror::Error)]
+#[error("not an X.509 certificate")]
+pub struct InvalidCertificate;
+
+impl Certificate {
+    /// # Errors
+    /// When `der` is not one certificate, to its last byte.
+    pub fn from_der(der: &[u8]) -> Result<Self, InvalidCertificate> {
+        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| InvalidCertificate)?;
+        if !rest.is_empty() {
+            return Err(InvalidCertificate);
+        }
+        let time = |t: x509_parser::time::ASN1Time| {
+            Timestamp::from_second(t.timestamp()).map_err(|_| InvalidCertificate)
+        };
+        Ok(Self {
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            serial: parsed.raw_serial().to_vec(),
+            not_before: time(parsed.validity().not_before)?,
+            not_after: time(parsed.validity().not_after)?,
+            key: crate::key_digest(parsed.public_key().raw),
+            is_ca: parsed.is_ca(),
+            device: device_of(&parsed),
+            der: der.to_vec(),
+        })
+    }
+
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    pub fn to_pem(&self) -> String {
+        crate::certificates_to_pem([self.der()])
+    }
+
+    /// The subject's distinguished name, for people.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The serial number, when it has the form that a site gives.
+    pub fn serial(&self) -> Option<SerialNumber> {
+        SerialNumber::from_bytes(&self.serial).ok()
+    }
+
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// The digest that names its public key.
+    pub fn key(&self) -> KeyDigest {
+        self.key
+    }
+
+    pub fn is_ca(&self) -> bool {
+        self.is_ca
+    }
+
+    pub fn is_self_issued(&self) -> bool {
+        self.subject == self.issuer
+    }
+
+    /// The device that it names in its subject alternative name `urn:uuid:…`.
+    pub fn device(&self) -> Option<DeviceId> {
+        self.device
+    }
+
+    /// True when `issuer`'s key made the signature on this certificate.
+    pub fn is_signed_by(&self, issuer: &Certificate) -> bool {
+        let parse = |der| X509Certificate::from_der(der).map(|(_, parsed)| parsed);
+        match (parse(self.der()), parse(issuer.der())) {
+            (Ok(leaf), Ok(issuer)) => leaf.verify_signature(Some(issuer.public_key())).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+fn device_of(certificate: &X509Certificate<'_>) -> Option<DeviceId> {
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectAlternativeName(names) => {
+            names.general_names.iter().find_map(|name| match name {
+                GeneralName::URI(uri) => DeviceId::from_urn(uri).ok(),
+                _ => None,
+            })
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,18 @@
+//! Requests, certificates, PKCS#7 and pins: what both the site and its clients read and write.
+//! Nothing here issues: that is `authority`'s alone.
+
+mod bundle;
+mod certificate;
+mod crl;
+mod digest;
+mod key;
+mod pem;
+mod request;
+
+pub use bundle::{InvalidBundle, certs_only_from_base64, certs_only_to_base64};
+pub use certificate::{Certificate, InvalidCertificate};
+pub use crl::{CertificateList, InvalidCrl, RevokedEntry};
+pub use digest::{key_digest, sha256};
+pub use key::{InvalidKey, PrivateKey, signature_matches};
+pub use pem::{certificates_from_pem, certificates_to_pem};
+pub use request::{CertificateRequest, InvalidRequest, KeyType, Wishes, request_der, request_pem};
