@@ -28,11 +28,27 @@ impl Postgres {
         let data = folder.path().join("data");
         if rustix::process::geteuid().is_root() {
             // PostgreSQL refuses to run as root.
-            let done = Command::new("chown").arg("postgres:").arg(folder.path()).status()?;
-            anyhow::ensure!(done.success(), "cannot give the folder to the user postgres");
+            let done = Command::new("chown")
+                .arg("postgres:")
+                .arg(folder.path())
+                .status()?;
+            anyhow::ensure!(
+                done.success(),
+                "cannot give the folder to the user postgres"
+            );
         }
         let initdb = unprivileged(&bin.join("initdb"))
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "-D"])
+            .args([
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "-N",
+                "-D",
+            ])
             .arg(&data)
             .current_dir("/")
             .output()?;
@@ -45,12 +61,24 @@ impl Postgres {
             .arg(&data)
             .arg("-k")
             .arg(folder.path())
-            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=200"])
+            .args([
+                "-c",
+                "listen_addresses=",
+                "-c",
+                "fsync=off",
+                "-c",
+                "max_connections=200",
+            ])
             .current_dir("/")
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let server = spawn_for_life(command)?;
-        let postgres = Self { server, folder, bin, databases: AtomicU32::new(0) };
+        let postgres = Self {
+            server,
+            folder,
+            bin,
+            databases: AtomicU32::new(0),
+        };
         for _ in 0..600 {
             if postgres.psql("postgres", "SELECT 1").is_ok() {
                 return Ok(postgres);
@@ -67,7 +95,10 @@ impl Postgres {
     pub fn database(&self) -> Result<String> {
         let name = format!("site{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name}"))?;
-        Ok(format!("postgres:///{name}?host={}&user=postgres", self.folder.path().display()))
+        Ok(format!(
+            "postgres:///{name}?host={}&user=postgres",
+            self.folder.path().display()
+        ))
     }
 
     /// Runs a statement and returns what it prints.
@@ -119,7 +150,9 @@ fn bin() -> Result<PathBuf> {
         .filter(|bin| bin.join("initdb").exists())
         .collect();
     found.sort();
-    found.pop().context("PostgreSQL is not installed; run: apt-get install postgresql")
+    found
+        .pop()
+        .context("PostgreSQL is not installed; run: apt-get install postgresql")
 }
 
 fn unprivileged(program: &Path) -> Command {
@@ -127,7 +160,13 @@ fn unprivileged(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "QUIT"]);
     if rustix::process::geteuid().is_root() {
-        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
+        command.args([
+            "--reuid",
+            "postgres",
+            "--regid",
+            "postgres",
+            "--clear-groups",
+        ]);
     }
     command.arg("--").arg(program);
     command

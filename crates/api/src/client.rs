@@ -32,7 +32,10 @@ type Result<T> = std::result::Result<T, ClientError>;
 
 impl ApiClient {
     pub fn new(client: Client, token: Zeroizing<String>) -> Self {
-        Self { client, token: Zeroizing::new(token.trim().to_owned()) }
+        Self {
+            client,
+            token: Zeroizing::new(token.trim().to_owned()),
+        }
     }
 
     pub async fn users(&self, query: &PageQuery) -> Result<List<User>> {
@@ -44,7 +47,12 @@ impl ApiClient {
     }
 
     pub async fn remove_user(&self, name: &str) -> Result<()> {
-        self.tell(Method::DELETE, &format!("/api/v1/users/{}", segment(name)), None::<&()>).await
+        self.tell(
+            Method::DELETE,
+            &format!("/api/v1/users/{}", segment(name)),
+            None::<&()>,
+        )
+        .await
     }
 
     pub async fn set_password(&self, name: &str, password: &Password) -> Result<()> {
@@ -61,15 +69,30 @@ impl ApiClient {
     }
 
     pub async fn delete_device(&self, device: DeviceId) -> Result<Revoked> {
-        self.ask(Method::DELETE, &format!("/api/v1/devices/{device}"), None::<&()>).await
+        self.ask(
+            Method::DELETE,
+            &format!("/api/v1/devices/{device}"),
+            None::<&()>,
+        )
+        .await
     }
 
     pub async fn block_device(&self, device: DeviceId) -> Result<()> {
-        self.tell(Method::POST, &format!("/api/v1/devices/{device}/block"), None::<&()>).await
+        self.tell(
+            Method::POST,
+            &format!("/api/v1/devices/{device}/block"),
+            None::<&()>,
+        )
+        .await
     }
 
     pub async fn unblock_device(&self, device: DeviceId) -> Result<()> {
-        self.tell(Method::POST, &format!("/api/v1/devices/{device}/unblock"), None::<&()>).await
+        self.tell(
+            Method::POST,
+            &format!("/api/v1/devices/{device}/unblock"),
+            None::<&()>,
+        )
+        .await
     }
 
     pub async fn revoke_device(
@@ -78,7 +101,8 @@ impl ApiClient {
         reason: Option<RevocationReason>,
     ) -> Result<Revoked> {
         let path = format!("/api/v1/devices/{device}/revoke");
-        self.ask(Method::POST, &path, Some(&Revoke { reason })).await
+        self.ask(Method::POST, &path, Some(&Revoke { reason }))
+            .await
     }
 
     pub async fn certificates(&self, query: &CertificateQuery) -> Result<List<CertificateSummary>> {
@@ -86,7 +110,8 @@ impl ApiClient {
     }
 
     pub async fn certificate(&self, serial: SerialNumber) -> Result<CertificateDetail> {
-        self.get(&format!("/api/v1/certificates/{serial}"), &()).await
+        self.get(&format!("/api/v1/certificates/{serial}"), &())
+            .await
     }
 
     pub async fn revoke_certificate(
@@ -95,7 +120,8 @@ impl ApiClient {
         reason: Option<RevocationReason>,
     ) -> Result<Revoked> {
         let path = format!("/api/v1/certificates/{serial}/revoke");
-        self.ask(Method::POST, &path, Some(&Revoke { reason })).await
+        self.ask(Method::POST, &path, Some(&Revoke { reason }))
+            .await
     }
 
     /// Newest first.
@@ -113,7 +139,8 @@ impl ApiClient {
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T> {
         let query = query_string(&serde_json::to_value(query)?);
-        self.ask(Method::GET, &format!("{path}{query}"), None::<&()>).await
+        self.ask(Method::GET, &format!("{path}{query}"), None::<&()>)
+            .await
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -122,7 +149,9 @@ impl ApiClient {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T> {
-        Ok(serde_json::from_slice(&self.send(method, path, body).await?)?)
+        Ok(serde_json::from_slice(
+            &self.send(method, path, body).await?,
+        )?)
     }
 
     async fn tell(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<()> {
@@ -135,7 +164,10 @@ impl ApiClient {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Vec<u8>> {
-        let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let bytes = body
+            .map(serde_json::to_vec)
+            .transpose()?
+            .unwrap_or_default();
         let mut request = Request::new(method, path, bytes)
             .secret_header("authorization", &format!("Bearer {}", *self.token));
         if body.is_some() {
@@ -149,7 +181,10 @@ impl ApiClient {
             Ok(problem) => problem.detail,
             Err(_) => format!("the site answered {}", response.status),
         };
-        Err(ClientError::Refused { status: response.status, detail })
+        Err(ClientError::Refused {
+            status: response.status,
+            detail,
+        })
     }
 }
 
@@ -161,7 +196,9 @@ fn query_string(query: &serde_json::Value) -> String {
     let pairs: Vec<_> = fields
         .iter()
         .map(|(name, value)| {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
             format!("{name}={}", segment(&value))
         })
         .collect();

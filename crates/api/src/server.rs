@@ -28,24 +28,64 @@ pub struct Route {
 }
 
 const fn route(method: &'static str, path: &'static str, action: Option<Action>) -> Route {
-    Route { method, path, action }
+    Route {
+        method,
+        path,
+        action,
+    }
 }
 
 /// Every route of this face.
 pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/users", Some(Action::ReadAccounts)),
     route("POST", "/api/v1/users", Some(Action::ManageAccounts)),
-    route("DELETE", "/api/v1/users/{name}", Some(Action::ManageAccounts)),
-    route("PUT", "/api/v1/users/{name}/password", Some(Action::ManageAccounts)),
+    route(
+        "DELETE",
+        "/api/v1/users/{name}",
+        Some(Action::ManageAccounts),
+    ),
+    route(
+        "PUT",
+        "/api/v1/users/{name}/password",
+        Some(Action::ManageAccounts),
+    ),
     route("GET", "/api/v1/devices", Some(Action::ReadDevices)),
     route("GET", "/api/v1/devices/{device}", Some(Action::ReadDevices)),
-    route("DELETE", "/api/v1/devices/{device}", Some(Action::DeleteDevices)),
-    route("POST", "/api/v1/devices/{device}/block", Some(Action::BlockDevices)),
-    route("POST", "/api/v1/devices/{device}/unblock", Some(Action::BlockDevices)),
-    route("POST", "/api/v1/devices/{device}/revoke", Some(Action::RevokeCertificates)),
-    route("GET", "/api/v1/certificates", Some(Action::ReadCertificates)),
-    route("GET", "/api/v1/certificates/{serial}", Some(Action::ReadCertificates)),
-    route("POST", "/api/v1/certificates/{serial}/revoke", Some(Action::RevokeCertificates)),
+    route(
+        "DELETE",
+        "/api/v1/devices/{device}",
+        Some(Action::DeleteDevices),
+    ),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/block",
+        Some(Action::BlockDevices),
+    ),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/unblock",
+        Some(Action::BlockDevices),
+    ),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/revoke",
+        Some(Action::RevokeCertificates),
+    ),
+    route(
+        "GET",
+        "/api/v1/certificates",
+        Some(Action::ReadCertificates),
+    ),
+    route(
+        "GET",
+        "/api/v1/certificates/{serial}",
+        Some(Action::ReadCertificates),
+    ),
+    route(
+        "POST",
+        "/api/v1/certificates/{serial}/revoke",
+        Some(Action::RevokeCertificates),
+    ),
     route("GET", "/api/v1/audit/events", Some(Action::ReadAudit)),
     route("GET", "/api/v1/audit/verify", Some(Action::ReadAudit)),
     route("GET", "/api/v1/crl", None),
@@ -59,13 +99,19 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/users/{name}", delete(remove_user))
         .route("/api/v1/users/{name}/password", put(set_password))
         .route("/api/v1/devices", get(devices))
-        .route("/api/v1/devices/{device}", get(device).delete(delete_device))
+        .route(
+            "/api/v1/devices/{device}",
+            get(device).delete(delete_device),
+        )
         .route("/api/v1/devices/{device}/block", post(block_device))
         .route("/api/v1/devices/{device}/unblock", post(unblock_device))
         .route("/api/v1/devices/{device}/revoke", post(revoke_device))
         .route("/api/v1/certificates", get(certificates))
         .route("/api/v1/certificates/{serial}", get(certificate))
-        .route("/api/v1/certificates/{serial}/revoke", post(revoke_certificate))
+        .route(
+            "/api/v1/certificates/{serial}/revoke",
+            post(revoke_certificate),
+        )
         .route("/api/v1/audit/events", get(audit_events))
         .route("/api/v1/audit/verify", get(verify_audit))
         .route("/api/v1/crl", get(crl))
@@ -91,11 +137,18 @@ impl FromRequestParts<Site> for By {
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "));
-        Ok(Self(site.authenticate_administrator(secret, peer.address).await?))
+        Ok(Self(
+            site.authenticate_administrator(secret, peer.address)
+                .await?,
+        ))
     }
 }
 
-async fn users(State(site): State<Site>, By(by): By, query: Asked<PageQuery>) -> Answer<List<User>> {
+async fn users(
+    State(site): State<Site>,
+    By(by): By,
+    query: Asked<PageQuery>,
+) -> Answer<List<User>> {
     let Query(query) = query?;
     let limit = query.limit.unwrap_or(PageQuery::DEFAULT_LIMIT);
     let page = site.accounts(&by, query.after.as_deref(), limit).await?;
@@ -109,7 +162,9 @@ async fn add_user(
 ) -> Result<(StatusCode, Json<User>), Refusal> {
     let Json(new) = body?;
     let password = NewPassword(Zeroizing::new(new.password));
-    let account = site.add_account(&by, &new.name, new.common_name.as_deref(), password).await?;
+    let account = site
+        .add_account(&by, &new.name, new.common_name.as_deref(), password)
+        .await?;
     Ok((StatusCode::CREATED, Json(user(account))))
 }
 
@@ -129,7 +184,8 @@ async fn set_password(
     body: Body<Password>,
 ) -> Result<StatusCode, Refusal> {
     let Json(new) = body?;
-    site.set_password(&by, &name, NewPassword(Zeroizing::new(new.password))).await?;
+    site.set_password(&by, &name, NewPassword(Zeroizing::new(new.password)))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -145,7 +201,10 @@ async fn devices(
         after: query.after,
         limit: query.limit.unwrap_or(PageQuery::DEFAULT_LIMIT),
     };
-    Ok(Json(List::of(site.devices(&by, &filter).await?, DeviceDetail::from)))
+    Ok(Json(List::of(
+        site.devices(&by, &filter).await?,
+        DeviceDetail::from,
+    )))
 }
 
 async fn device(
@@ -161,7 +220,9 @@ async fn delete_device(
     By(by): By,
     Path(device): Path<String>,
 ) -> Answer<Revoked> {
-    Ok(Json(Revoked { revoked: site.delete_device(&by, device_id(&device)?).await? }))
+    Ok(Json(Revoked {
+        revoked: site.delete_device(&by, device_id(&device)?).await?,
+    }))
 }
 
 async fn block_device(
@@ -190,7 +251,9 @@ async fn revoke_device(
 ) -> Answer<Revoked> {
     let Json(revoke) = body?;
     let reason = revoke.reason.unwrap_or(RevocationReason::Unspecified);
-    Ok(Json(Revoked { revoked: site.revoke_device(&by, device_id(&device)?, reason).await? }))
+    Ok(Json(Revoked {
+        revoked: site.revoke_device(&by, device_id(&device)?, reason).await?,
+    }))
 }
 
 async fn certificates(
@@ -212,7 +275,9 @@ async fn certificates(
         (filter.expires_after, filter.expires_before) = (Some(now), Some(end));
     }
     let page = site.certificates(&by, &filter).await?;
-    Ok(Json(List::of(page, |certificate| CertificateSummary::from(&certificate))))
+    Ok(Json(List::of(page, |certificate| {
+        CertificateSummary::from(&certificate)
+    })))
 }
 
 async fn certificate(
@@ -220,7 +285,9 @@ async fn certificate(
     By(by): By,
     Path(serial): Path<String>,
 ) -> Answer<CertificateDetail> {
-    Ok(Json((&site.certificate(&by, serial_number(&serial)?).await?).into()))
+    Ok(Json(
+        (&site.certificate(&by, serial_number(&serial)?).await?).into(),
+    ))
 }
 
 async fn revoke_certificate(
@@ -231,7 +298,9 @@ async fn revoke_certificate(
 ) -> Answer<Revoked> {
     let Json(revoke) = body?;
     let reason = revoke.reason.unwrap_or(RevocationReason::Unspecified);
-    let revoked = site.revoke_certificate(&by, serial_number(&serial)?, reason).await?;
+    let revoked = site
+        .revoke_certificate(&by, serial_number(&serial)?, reason)
+        .await?;
     Ok(Json(Revoked { revoked }))
 }
 
@@ -242,7 +311,9 @@ async fn audit_events(
 ) -> Answer<List<AuditEntry>> {
     let Query(query) = query?;
     let limit = query.limit.unwrap_or(PageQuery::DEFAULT_LIMIT);
-    let page = site.audit_events(&by, query.after.as_deref(), limit).await?;
+    let page = site
+        .audit_events(&by, query.after.as_deref(), limit)
+        .await?;
     Ok(Json(List::of(page, AuditEntry::from)))
 }
 
@@ -269,11 +340,15 @@ fn user(account: site::AccountView) -> User {
 }
 
 fn device_id(given: &str) -> Result<DeviceId, Error> {
-    given.parse().map_err(|error| Error::Invalid(format!("{error}")))
+    given
+        .parse()
+        .map_err(|error| Error::Invalid(format!("{error}")))
 }
 
 fn serial_number(given: &str) -> Result<SerialNumber, Error> {
-    given.parse().map_err(|error| Error::Invalid(format!("{error}")))
+    given
+        .parse()
+        .map_err(|error| Error::Invalid(format!("{error}")))
 }
 
 enum Refusal {
@@ -309,7 +384,8 @@ impl IntoResponse for Refusal {
         };
         let problem = serde_json::to_vec(&Problem { status, detail }).expect("plain data");
         let status = StatusCode::from_u16(status).expect("a status of our own table");
-        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], problem).into_response();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], problem).into_response();
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

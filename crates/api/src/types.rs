@@ -20,7 +20,10 @@ pub struct List<T> {
 
 impl<T> List<T> {
     pub(crate) fn of<S>(page: site::Page<S>, view: impl Fn(S) -> T) -> Self {
-        Self { items: page.items.into_iter().map(view).collect(), next: page.next }
+        Self {
+            items: page.items.into_iter().map(view).collect(),
+            next: page.next,
+        }
     }
 }
 

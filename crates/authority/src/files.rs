@@ -11,15 +11,24 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("cannot read {file}: {reason}")]
-    Read { file: String, reason: std::io::Error },
+    Read {
+        file: String,
+        reason: std::io::Error,
+    },
     #[error("cannot write {file}: {reason}")]
-    Write { file: String, reason: std::io::Error },
+    Write {
+        file: String,
+        reason: std::io::Error,
+    },
     #[error("{file} can be read by others (mode {mode:o}); run: chmod 600 {file}")]
     Exposed { file: String, mode: u32 },
 }
 
 pub(crate) fn read(file: &Path) -> Result<Vec<u8>, FileError> {
-    fs::read(file).map_err(|reason| FileError::Read { file: file.display().to_string(), reason })
+    fs::read(file).map_err(|reason| FileError::Read {
+        file: file.display().to_string(),
+        reason,
+    })
 }
 
 /// Reads a secret.
@@ -28,7 +37,10 @@ pub(crate) fn read(file: &Path) -> Result<Vec<u8>, FileError> {
 /// When it cannot be read, or when others than its owner can read it too.
 pub fn read_secret(file: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let name = || file.display().to_string();
-    let failed = |reason| FileError::Read { file: name(), reason };
+    let failed = |reason| FileError::Read {
+        file: name(),
+        reason,
+    };
     let mut handle = File::open(file).map_err(failed)?;
     let mode = handle.metadata().map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -57,11 +69,20 @@ pub fn write_public(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
 
 fn write_new(file: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let write = || {
-        let mut handle = OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?;
+        let mut handle = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(file)?;
         handle.write_all(bytes)?;
         handle.sync_all()?;
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
-    write().map_err(|reason| FileError::Write { file: file.display().to_string(), reason })
+    write().map_err(|reason| FileError::Write {
+        file: file.display().to_string(),
+        reason,
+    })
 }

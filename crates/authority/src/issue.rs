@@ -4,8 +4,8 @@
 use domain::{DeviceId, RevocationReason, SerialNumber, Timestamp};
 use rcgen::{
     CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyUsagePurpose, RevokedCertParams, SanType,
-    SubjectPublicKeyInfo,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyUsagePurpose, RevokedCertParams,
+    SanType, SubjectPublicKeyInfo,
 };
 use time::OffsetDateTime;
 use x509::{Certificate, PrivateKey};
@@ -69,8 +69,9 @@ impl Authority {
         parameters.subject_alt_names = vec![SanType::URI(urn)];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if let Some(url) = &self.crl_url {
-            parameters.crl_distribution_points =
-                vec![CrlDistributionPoint { uris: vec![url.clone()] }];
+            parameters.crl_distribution_points = vec![CrlDistributionPoint {
+                uris: vec![url.clone()],
+            }];
         }
         let key = SubjectPublicKeyInfo::from_der(spki_der)?;
         let signed = parameters.signed_by(&key, &self.issuer)?;
@@ -107,7 +108,11 @@ impl Authority {
             self.issuing().der().to_vec(),
             self.root().der().to_vec(),
         ];
-        Ok(ServerKey { chain, key: key.to_der(), not_after })
+        Ok(ServerKey {
+            chain,
+            key: key.to_der(),
+            not_after,
+        })
     }
 
     /// Signs a revocation list (DER).
@@ -127,7 +132,11 @@ impl Authority {
     }
 }
 
-fn leaf(serial_number: SerialNumber, not_before: Timestamp, not_after: Timestamp) -> CertificateParams {
+fn leaf(
+    serial_number: SerialNumber,
+    not_before: Timestamp,
+    not_after: Timestamp,
+) -> CertificateParams {
     let mut parameters = CertificateParams::default();
     parameters.serial_number = Some(serial(serial_number));
     parameters.not_before = date(not_before.as_second());
@@ -164,7 +173,10 @@ fn entry(revoked: &Revoked) -> RevokedCertParams {
 /// A subject of one common name, cut to X.520's 64 characters.
 pub(crate) fn common_name(name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    subject.push(
+        DnType::CommonName,
+        name.chars().take(64).collect::<String>(),
+    );
     subject
 }
 

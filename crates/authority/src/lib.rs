@@ -8,9 +8,7 @@ mod issue;
 use std::path::Path;
 
 use domain::{Clock, Pin, Rng, SerialNumber, Timestamp};
-use rcgen::{
-    BasicConstraints, CertificateParams, IsCa, Issuer, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyUsagePurpose};
 use x509::{Certificate, PrivateKey};
 
 pub use files::{FileError, read_secret, write_public, write_secret};
@@ -35,7 +33,10 @@ pub enum AuthorityError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{file} does not hold {expected}")]
-    Content { file: String, expected: &'static str },
+    Content {
+        file: String,
+        expected: &'static str,
+    },
     #[error("the key in {key} does not belong to the certificate in {certificate}")]
     Mismatch { key: String, certificate: String },
     #[error("cannot sign: {0}")]
@@ -55,8 +56,13 @@ impl Authority {
     ) -> Result<(), AuthorityError> {
         let now = clock.now();
         let root_key = PrivateKey::generate();
-        let root_parameters =
-            ca_parameters(&format!("{site_name} Root CA"), BasicConstraints::Constrained(1), now, ROOT_DAYS, rng);
+        let root_parameters = ca_parameters(
+            &format!("{site_name} Root CA"),
+            BasicConstraints::Constrained(1),
+            now,
+            ROOT_DAYS,
+            rng,
+        );
         let root = root_parameters.self_signed(root_key.as_rcgen())?;
 
         let issuing_key = PrivateKey::generate();
@@ -99,7 +105,12 @@ impl Authority {
         }
         let signing_key = rcgen::KeyPair::from_pem(&key.to_pem())?;
         let issuer = Issuer::from_ca_cert_der(&issuing.der().into(), signing_key)?;
-        Ok(Self { issuer, issuing, root, crl_url })
+        Ok(Self {
+            issuer,
+            issuing,
+            root,
+            crl_url,
+        })
     }
 
     /// The root, whose key clients pin.
@@ -150,5 +161,8 @@ fn read_certificate(file: &Path) -> Result<Certificate, AuthorityError> {
 }
 
 fn content(file: &Path, expected: &'static str) -> AuthorityError {
-    AuthorityError::Content { file: file.display().to_string(), expected }
+    AuthorityError::Content {
+        file: file.display().to_string(),
+        expected,
+    }
 }

@@ -35,7 +35,9 @@ impl SystemClock {
         #[cfg(feature = "test-clock")]
         if let Ok(value) = std::env::var(TEST_CLOCK_VARIABLE) {
             let scale = Scale::parse(&value);
-            return Self { scale: Some(scale.expect("PERENNIAL_TEST_CLOCK is REAL:VIRTUAL:FACTOR")) };
+            return Self {
+                scale: Some(scale.expect("PERENNIAL_TEST_CLOCK is REAL:VIRTUAL:FACTOR")),
+            };
         }
         Self::default()
     }
@@ -61,7 +63,10 @@ impl SystemClock {
             None => at,
             Some(scale) => {
                 let since = at.duration_since(scale.virtual_).as_secs_f64() / scale.factor;
-                scale.real.saturating_add(SignedDuration::from_secs_f64(since)).unwrap_or(Timestamp::MAX)
+                scale
+                    .real
+                    .saturating_add(SignedDuration::from_secs_f64(since))
+                    .unwrap_or(Timestamp::MAX)
             }
         }
     }
@@ -77,7 +82,10 @@ impl SystemClock {
         self.sleep_until(at).await;
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's clock"
+    )]
     fn machine_now() -> Timestamp {
         Timestamp::now()
     }
@@ -110,8 +118,11 @@ impl Scale {
         let real = seconds(parts.next())?;
         let virtual_ = seconds(parts.next())?;
         let factor: f64 = parts.next()?.parse().ok()?;
-        (parts.next().is_none() && factor.is_finite() && factor > 0.0)
-            .then_some(Self { real, virtual_, factor })
+        (parts.next().is_none() && factor.is_finite() && factor > 0.0).then_some(Self {
+            real,
+            virtual_,
+            factor,
+        })
     }
 }
 
@@ -133,12 +144,17 @@ mod tests {
     fn a_scaled_clock_runs_and_waits_in_proportion() {
         let machine = SystemClock::machine_now();
         let value = format!("{}:2000000000:525600", machine.as_second());
-        let clock = SystemClock { scale: Scale::parse(&value) };
+        let clock = SystemClock {
+            scale: Scale::parse(&value),
+        };
         let year = clock.now() + SignedDuration::from_hours(365 * 24);
         let wait = clock.wait_until(year).as_secs_f64();
         assert!((50.0..=60.1).contains(&wait), "{wait}");
         assert!(clock.now().as_second() >= 2_000_000_000);
-        let back = clock.machine_time(year).duration_since(machine).as_secs_f64();
+        let back = clock
+            .machine_time(year)
+            .duration_since(machine)
+            .as_secs_f64();
         assert!((58.0..=62.0).contains(&back), "{back}");
     }
 

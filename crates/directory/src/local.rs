@@ -74,7 +74,10 @@ pub struct PasswordHasher {
 impl PasswordHasher {
     pub fn new(rng: Arc<dyn Rng>) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { places: Arc::new(Semaphore::new(cores)), rng }
+        Self {
+            places: Arc::new(Semaphore::new(cores)),
+            rng,
+        }
     }
 
     pub async fn hash(&self, password: Password) -> PasswordHash {
@@ -94,10 +97,13 @@ impl PasswordHasher {
     pub async fn check(&self, password: Password, stored: Option<PasswordHash>) -> bool {
         self.run(move || match &stored {
             Some(hash) => PhcString::new(&hash.0).is_ok_and(|hash| {
-                Argon2::default().verify_password(password.0.as_bytes(), &hash).is_ok()
+                Argon2::default()
+                    .verify_password(password.0.as_bytes(), &hash)
+                    .is_ok()
             }),
             None => {
-                let spent = Argon2::default().hash_password_with_salt(password.0.as_bytes(), &[0; 16]);
+                let spent =
+                    Argon2::default().hash_password_with_salt(password.0.as_bytes(), &[0; 16]);
                 drop(spent);
                 false
             }
@@ -106,7 +112,12 @@ impl PasswordHasher {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let place = self.places.clone().acquire_owned().await.expect("never closed");
+        let place = self
+            .places
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("never closed");
         let done = tokio::task::spawn_blocking(move || {
             let _place = place;
             work()
@@ -134,8 +145,16 @@ mod tests {
     async fn only_the_right_password_passes() {
         let hasher = PasswordHasher::new(Arc::new(CountingRng));
         let stored = hasher.hash(password("correct horse")).await;
-        assert!(stored.as_str().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(hasher.check(password("correct horse"), Some(stored.clone())).await);
+        assert!(
+            stored
+                .as_str()
+                .starts_with("$argon2id$v=19$m=19456,t=2,p=1$")
+        );
+        assert!(
+            hasher
+                .check(password("correct horse"), Some(stored.clone()))
+                .await
+        );
         assert!(!hasher.check(password("wrong horse"), Some(stored)).await);
         assert!(!hasher.check(password("correct horse"), None).await);
         let broken = PasswordHash::from_stored("garbage".to_owned());
@@ -144,7 +163,13 @@ mod tests {
 
     #[test]
     fn empty_and_endless_passwords_are_refused() {
-        assert_eq!(Password::new(String::new().into()).unwrap_err(), Rejected::Empty);
-        assert_eq!(Password::new("x".repeat(2000).into()).unwrap_err(), Rejected::TooLong);
+        assert_eq!(
+            Password::new(String::new().into()).unwrap_err(),
+            Rejected::Empty
+        );
+        assert_eq!(
+            Password::new("x".repeat(2000).into()).unwrap_err(),
+            Rejected::TooLong
+        );
     }
 }

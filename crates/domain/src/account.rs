@@ -58,7 +58,10 @@ impl FromStr for UserName {
         if name.is_empty() || domain.is_some_and(str::is_empty) {
             return Err(InvalidUserName::Empty);
         }
-        Ok(Self { name: name.to_owned(), domain: domain.map(str::to_owned) })
+        Ok(Self {
+            name: name.to_owned(),
+            domain: domain.map(str::to_owned),
+        })
     }
 }
 

@@ -136,7 +136,10 @@ impl SerialNumber {
     /// Reads the integer's content octets as a certificate carries them.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidIdentifier> {
         bytes.try_into().map(Self).map_err(|_| {
-            InvalidIdentifier::new(&HEXLOWER.encode(bytes), "a serial number of this site (16 bytes)")
+            InvalidIdentifier::new(
+                &HEXLOWER.encode(bytes),
+                "a serial number of this site (16 bytes)",
+            )
         })
     }
 }
@@ -248,7 +251,9 @@ impl TokenDigest {
 
 fn parse_hex<const N: usize>(given: &str) -> Option<[u8; N]> {
     let digits: String = given.trim().chars().filter(|c| *c != ':').collect();
-    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()?;
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE
+        .decode(digits.as_bytes())
+        .ok()?;
     bytes.try_into().ok()
 }
 
@@ -285,7 +290,12 @@ mod tests {
 
     #[test]
     fn what_is_no_identifier_is_refused_with_the_form_that_is_expected() {
-        for given in ["", "GUID:", "guid:abababab-abab-8bab-abab-abababababab", "' or 1=1 --"] {
+        for given in [
+            "",
+            "GUID:",
+            "guid:abababab-abab-8bab-abab-abababababab",
+            "' or 1=1 --",
+        ] {
             let error = given.parse::<DeviceId>().expect_err(given);
             assert!(error.to_string().contains("a device identifier"), "{error}");
         }
@@ -301,7 +311,11 @@ mod tests {
             let serial = SerialNumber::from_entropy(bytes);
             assert!((0x40..=0x7f).contains(&serial.as_bytes()[0]));
             let digits = serial.to_string().to_uppercase();
-            let pairs: Vec<_> = digits.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
+            let pairs: Vec<_> = digits
+                .as_bytes()
+                .chunks(2)
+                .map(String::from_utf8_lossy)
+                .collect();
             assert_eq!(pairs.join(":").parse(), Ok(serial));
         }
     }

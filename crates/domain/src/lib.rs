@@ -22,5 +22,6 @@ pub use period::{InvalidPeriod, Period};
 pub use renewal::{DEFAULT_RENEWAL_PERIOD_1, Window};
 pub use role::{Action, Role};
 pub use state::{
-    CertificateState, DeviceState, DeviceTransition, RevocationReason, TransitionRefused, UnknownWord,
+    CertificateState, DeviceState, DeviceTransition, RevocationReason, TransitionRefused,
+    UnknownWord,
 };

@@ -15,14 +15,24 @@ pub struct Period(u64);
 #[error("`{0}` is not a length of time; write a number and a unit: 90s, 15m, 8h, 45d, 2w")]
 pub struct InvalidPeriod(String);
 
-const UNITS: [(char, u64); 5] = [('w', 604_800), ('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+const UNITS: [(char, u64); 5] = [
+    ('w', 604_800),
+    ('d', 86_400),
+    ('h', 3_600),
+    ('m', 60),
+    ('s', 1),
+];
 
 impl Period {
     /// A thousand years: beyond it arithmetic with dates would leave the calendar.
     const MAX_SECONDS: u64 = 1_000 * 366 * 86_400;
 
     pub const fn from_seconds(seconds: u64) -> Self {
-        Self(if seconds > Self::MAX_SECONDS { Self::MAX_SECONDS } else { seconds })
+        Self(if seconds > Self::MAX_SECONDS {
+            Self::MAX_SECONDS
+        } else {
+            seconds
+        })
     }
 
     pub const fn from_days(days: u64) -> Self {
@@ -50,9 +60,14 @@ impl FromStr for Period {
         let invalid = || InvalidPeriod(given.chars().take(40).collect());
         let text = given.trim();
         let unit = text.chars().last().ok_or_else(invalid)?;
-        let (_, seconds) =
-            UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
-        let number: u64 = text[..text.len() - 1].trim().parse().map_err(|_| invalid())?;
+        let (_, seconds) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(invalid)?;
+        let number: u64 = text[..text.len() - 1]
+            .trim()
+            .parse()
+            .map_err(|_| invalid())?;
         number
             .checked_mul(*seconds)
             .filter(|total| *total <= Self::MAX_SECONDS)
@@ -86,7 +101,9 @@ impl Serialize for Period {
 
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -96,17 +113,34 @@ mod tests {
 
     #[test]
     fn reads_and_writes() {
-        for (given, seconds, written) in
-            [("45d", 3_888_000, "45d"), ("2w", 1_209_600, "14d"), ("90s", 90, "90s"), ("60m", 3600, "1h"), ("0s", 0, "0s")]
-        {
+        for (given, seconds, written) in [
+            ("45d", 3_888_000, "45d"),
+            ("2w", 1_209_600, "14d"),
+            ("90s", 90, "90s"),
+            ("60m", 3600, "1h"),
+            ("0s", 0, "0s"),
+        ] {
             let period: Period = given.parse().expect(given);
-            assert_eq!((period.seconds(), period.to_string().as_str()), (seconds, written));
+            assert_eq!(
+                (period.seconds(), period.to_string().as_str()),
+                (seconds, written)
+            );
         }
     }
 
     #[test]
     fn refuses() {
-        for given in ["", "d", "45", "-1d", "1.5h", "45 days", "99999999999999999999w", "9999999w", "5ä"] {
+        for given in [
+            "",
+            "d",
+            "45",
+            "-1d",
+            "1.5h",
+            "45 days",
+            "99999999999999999999w",
+            "9999999w",
+            "5ä",
+        ] {
             assert!(given.parse::<Period>().is_err(), "{given}");
         }
     }

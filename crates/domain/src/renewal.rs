@@ -20,8 +20,14 @@ impl Window {
     /// The window of a certificate: from two thirds to five sixths of its life, counted from the
     /// moment of issue (notBefore is backdated). When the first renewal period begins inside that
     /// span, the window ends there, so that silent renewal comes before any reminder.
-    pub fn of_certificate(issued: Timestamp, not_after: Timestamp, renewal_period_1: Period) -> Self {
-        let lifetime = not_after.duration_since(issued).max(SignedDuration::from_millis(6));
+    pub fn of_certificate(
+        issued: Timestamp,
+        not_after: Timestamp,
+        renewal_period_1: Period,
+    ) -> Self {
+        let lifetime = not_after
+            .duration_since(issued)
+            .max(SignedDuration::from_millis(6));
         let at = |sixths: i32| issued + lifetime / 6 * sixths;
         let (start, mut end) = (at(4), at(5));
         let reminders = not_after - renewal_period_1.duration();
@@ -51,7 +57,10 @@ mod tests {
     fn window(lifetime: u64, period_1: u64) -> (i64, i64) {
         let not_after = ISSUED + Period::from_seconds(lifetime).duration();
         let window = Window::of_certificate(ISSUED, not_after, Period::from_seconds(period_1));
-        (window.start.as_second() - ISSUED.as_second(), window.end.as_second() - ISSUED.as_second())
+        (
+            window.start.as_second() - ISSUED.as_second(),
+            window.end.as_second() - ISSUED.as_second(),
+        )
     }
 
     #[test]
@@ -66,18 +75,37 @@ mod tests {
             // 90 days: reminders begin at day 45, before the start, and are ignored.
             (90 * D, default, (60 * D) as i64, (75 * D) as i64),
             // 134 days: reminders at 89 d, start at 89 d 8 h: ignored.
-            (134 * D, default, (134 * D * 2 / 3) as i64, (134 * D * 5 / 6) as i64),
+            (
+                134 * D,
+                default,
+                (134 * D * 2 / 3) as i64,
+                (134 * D * 5 / 6) as i64,
+            ),
             // 135 days: reminders begin exactly at the start, and an empty window is none.
             (135 * D, default, (90 * D) as i64, (135 * D * 5 / 6) as i64),
-            (365 * D, default, (365 * D * 2 / 3) as i64, (365 * D * 5 / 6) as i64),
+            (
+                365 * D,
+                default,
+                (365 * D * 2 / 3) as i64,
+                (365 * D * 5 / 6) as i64,
+            ),
             // 365 days with 122 days: reminders at 243 d, 8 h before the start.
-            (365 * D, 122 * D, (365 * D * 2 / 3) as i64, (365 * D * 5 / 6) as i64),
+            (
+                365 * D,
+                122 * D,
+                (365 * D * 2 / 3) as i64,
+                (365 * D * 5 / 6) as i64,
+            ),
             (365 * D, 100 * D, (365 * D * 2 / 3) as i64, (265 * D) as i64),
             // longer than the lifetime
             (90 * D, 400 * D, (60 * D) as i64, (75 * D) as i64),
         ];
         for (lifetime, period_1, start, end) in rows {
-            assert_eq!(window(lifetime, period_1), (start, end), "{lifetime} s, P1 = {period_1} s");
+            assert_eq!(
+                window(lifetime, period_1),
+                (start, end),
+                "{lifetime} s, P1 = {period_1} s"
+            );
         }
     }
 

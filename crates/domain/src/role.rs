@@ -40,14 +40,22 @@ impl Role {
             Role::FullAdministrator => true,
             Role::EnrollmentManager => matches!(
                 action,
-                ReadAccounts | ManageAccounts | ReadDevices | BlockDevices | DeleteDevices
-                    | ReadCertificates | RevokeCertificates
+                ReadAccounts
+                    | ManageAccounts
+                    | ReadDevices
+                    | BlockDevices
+                    | DeleteDevices
+                    | ReadCertificates
+                    | RevokeCertificates
             ),
             Role::HelpDesk | Role::ComplianceSettingsManager => {
                 matches!(action, ReadDevices | ReadCertificates)
             }
             Role::ReadOnlyAnalyst => {
-                matches!(action, ReadAccounts | ReadDevices | ReadCertificates | ReadAudit)
+                matches!(
+                    action,
+                    ReadAccounts | ReadDevices | ReadCertificates | ReadAudit
+                )
             }
         }
     }

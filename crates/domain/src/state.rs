@@ -71,7 +71,10 @@ pub(crate) use words;
 
 impl UnknownWord {
     pub(crate) fn new(given: &str, known: &[&str]) -> Self {
-        Self { given: given.chars().take(40).collect(), known: known.join(", ") }
+        Self {
+            given: given.chars().take(40).collect(),
+            known: known.join(", "),
+        }
     }
 }
 
@@ -112,7 +115,10 @@ impl DeviceState {
             (Active | Blocked, Block) => Ok(Blocked),
             (Active | Blocked, Unblock) => Ok(Active),
             (_, Retire) => Ok(Retired),
-            (Retired, Block | Unblock) => Err(TransitionRefused { state: self, transition }),
+            (Retired, Block | Unblock) => Err(TransitionRefused {
+                state: self,
+                transition,
+            }),
         }
     }
 }
@@ -146,7 +152,10 @@ mod tests {
     fn retired_is_the_end() {
         for transition in DeviceTransition::ALL {
             let after = DeviceState::Retired.after(*transition);
-            assert!(matches!(after, Err(_) | Ok(DeviceState::Retired)), "{transition}");
+            assert!(
+                matches!(after, Err(_) | Ok(DeviceState::Retired)),
+                "{transition}"
+            );
         }
     }
 
@@ -167,6 +176,9 @@ mod tests {
             assert_eq!(reason.word().parse(), Ok(*reason));
         }
         let error = "gone".parse::<DeviceState>().expect_err("no such state");
-        assert_eq!(error.to_string(), "`gone` is not one of: active, blocked, retired");
+        assert_eq!(
+            error.to_string(),
+            "`gone` is not one of: active, blocked, retired"
+        );
     }
 }

@@ -60,10 +60,15 @@ async fn enroll(
     // A device that shows its certificate keeps its record. One that shows a certificate which is
     // no longer good is not a stranger's problem: the user's log-in decides.
     let proof = match peer.certificate {
-        Some(_) => site.authenticate_device(peer.certificate, peer.address).await.ok(),
+        Some(_) => site
+            .authenticate_device(peer.certificate, peer.address)
+            .await
+            .ok(),
         None => None,
     };
-    let issued = site.enroll(credentials, &request, proof.as_ref(), peer.address).await?;
+    let issued = site
+        .enroll(credentials, &request, proof.as_ref(), peer.address)
+        .await?;
     Ok(answer(&issued))
 }
 
@@ -72,7 +77,9 @@ async fn renew(
     Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let device = site.authenticate_device(peer.certificate, peer.address).await?;
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
     let issued = site.renew(&device, &request(&body)?).await?;
     Ok(answer(&issued))
 }
@@ -101,7 +108,10 @@ fn basic(headers: &HeaderMap) -> Option<Credentials> {
     let decoded = Zeroizing::new(BASE64.decode(encoded.trim_ascii()).ok()?);
     let text = std::str::from_utf8(&decoded).ok()?;
     let (user, password) = text.split_once(':')?;
-    Some(Credentials { user: user.to_owned(), password: Zeroizing::new(password.to_owned()) })
+    Some(Credentials {
+        user: user.to_owned(),
+        password: Zeroizing::new(password.to_owned()),
+    })
 }
 
 /// RFC 7030 section 4.2.3: the answer holds the issued certificate and no other.
@@ -116,8 +126,10 @@ fn certs_only(certificates: &[&[u8]]) -> Response {
 
 /// RFC 8951 section 3.2.1: base64 whatever the header says; older clients want the header.
 fn transfer_encoded(content_type: &'static str, body: String) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE.as_str(), content_type), ("content-transfer-encoding", "base64")];
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), content_type),
+        ("content-transfer-encoding", "base64"),
+    ];
     (headers, body).into_response()
 }
 

@@ -27,7 +27,9 @@ async fn check_in(
     Extension(peer): Extension<Peer>,
     body: Result<Json<CheckIn>, JsonRejection>,
 ) -> Result<Json<CheckInAnswer>, Refusal> {
-    let device = site.authenticate_device(peer.certificate, peer.address).await?;
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
     let Json(report) = body?;
     Ok(Json(site.check_in(device, report).await?))
 }
@@ -37,7 +39,9 @@ async fn leave(
     Extension(peer): Extension<Peer>,
     body: Result<Json<Leave>, JsonRejection>,
 ) -> Result<Json<LeaveAnswer>, Refusal> {
-    let device = site.authenticate_device(peer.certificate, peer.address).await?;
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
     let Json(leave) = body?;
     Ok(Json(site.leave(&device, leave).await?))
 }
@@ -46,7 +50,9 @@ async fn renewal_info(
     State(site): State<Site>,
     Extension(peer): Extension<Peer>,
 ) -> Result<Json<RenewalInfo>, Refusal> {
-    let device = site.authenticate_device(peer.certificate, peer.address).await?;
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
     Ok(Json(site.renewal_info(&device)))
 }
 
@@ -75,9 +81,12 @@ impl IntoResponse for Refusal {
         };
         let problem = serde_json::to_vec(&Problem { status, detail }).expect("plain data");
         let status = StatusCode::from_u16(status).expect("a status of our own table");
-        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], problem).into_response();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], problem).into_response();
         if let Some(seconds) = retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

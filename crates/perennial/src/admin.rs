@@ -53,37 +53,70 @@ fn connect(connection: &Connection) -> anyhow::Result<ApiClient> {
             };
             (running.console, running.pin, token)
         }
-        (None, None) => bail!("which site? say --site DIR, or --server HOST:PORT --pin … --token FILE"),
+        (None, None) => {
+            bail!("which site? say --site DIR, or --server HOST:PORT --pin … --token FILE")
+        }
     };
-    let trust = Trust::Pinned { pin, check_name: true };
+    let trust = Trust::Pinned {
+        pin,
+        check_name: true,
+    };
     let client = Client::new(address, trust, None, Arc::new(SystemClock::new()))?;
     Ok(ApiClient::new(client, token))
 }
 
 async fn user(api: &ApiClient, command: User, format: Format) -> anyhow::Result<()> {
     match command {
-        User::Add { name, common_name, password_stdin } => {
+        User::Add {
+            name,
+            common_name,
+            password_stdin,
+        } => {
             let password = new_password(&name, password_stdin)?;
-            let new = NewUser { name, common_name, password: password.to_string() };
+            let new = NewUser {
+                name,
+                common_name,
+                password: password.to_string(),
+            };
             let user = api.add_user(&new).await?;
             done(format, &format!("added {}", user.name), &user)
         }
         User::List => {
             let users = all(async |after| {
-                api.users(&PageQuery { after, limit: Some(1000) }).await
+                api.users(&PageQuery {
+                    after,
+                    limit: Some(1000),
+                })
+                .await
             })
             .await?;
-            let columns =
-                [Column("NAME", "/name"), Column("COMMON NAME", "/common_name"), Column("CREATED", "/created_at")];
+            let columns = [
+                Column("NAME", "/name"),
+                Column("COMMON NAME", "/common_name"),
+                Column("CREATED", "/created_at"),
+            ];
             list(format, &users, &columns)
         }
         User::Remove { name } => {
             api.remove_user(&name).await?;
-            done(format, &format!("removed {name}; devices and certificates of the user stay"), &())
+            done(
+                format,
+                &format!("removed {name}; devices and certificates of the user stay"),
+                &(),
+            )
         }
-        User::Passwd { name, password_stdin } => {
+        User::Passwd {
+            name,
+            password_stdin,
+        } => {
             let password = new_password(&name, password_stdin)?;
-            api.set_password(&name, &Password { password: password.to_string() }).await?;
+            api.set_password(
+                &name,
+                &Password {
+                    password: password.to_string(),
+                },
+            )
+            .await?;
             done(format, &format!("password of {name} set"), &())
         }
     }
@@ -110,7 +143,11 @@ const CERTIFICATE_LIST: [Column; 6] = [
 async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Result<()> {
     match command {
         Device::List { state, name } => {
-            let query = DeviceQuery { state: state.map(Into::into), name, ..DeviceQuery::default() };
+            let query = DeviceQuery {
+                state: state.map(Into::into),
+                name,
+                ..DeviceQuery::default()
+            };
             list(format, &devices(api, &query).await?, &DEVICE_LIST)
         }
         Device::Show { device } => {
@@ -130,7 +167,10 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                 Column("Agent", "/facts/agent_version"),
                 Column("Trust verified", "/facts/trust_verified"),
             ];
-            let query = CertificateQuery { device: Some(device.id), ..CertificateQuery::default() };
+            let query = CertificateQuery {
+                device: Some(device.id),
+                ..CertificateQuery::default()
+            };
             let certificates = certificates(api, &query).await?;
             if format.json {
                 let whole = serde_json::json!({ "device": device, "certificates": certificates });
@@ -151,14 +191,20 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
         }
         Device::Block { device } => {
             api.block_device(resolve(api, &device).await?).await?;
-            done(format, &format!("blocked {device}: it is refused from now on"), &())
+            done(
+                format,
+                &format!("blocked {device}: it is refused from now on"),
+                &(),
+            )
         }
         Device::Unblock { device } => {
             api.unblock_device(resolve(api, &device).await?).await?;
             done(format, &format!("unblocked {device}"), &())
         }
         Device::Revoke { device, reason } => {
-            let revoked = api.revoke_device(resolve(api, &device).await?, reason).await?;
+            let revoked = api
+                .revoke_device(resolve(api, &device).await?, reason)
+                .await?;
             let sentence = format!("retired {device}; {} certificates revoked", revoked.revoked);
             done(format, &sentence, &revoked)
         }
@@ -167,7 +213,11 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
 
 async fn certificate(api: &ApiClient, command: Certificate, format: Format) -> anyhow::Result<()> {
     match command {
-        Certificate::List { expiring_within, state, device } => {
+        Certificate::List {
+            expiring_within,
+            state,
+            device,
+        } => {
             let device = match device {
                 Some(device) => Some(resolve(api, &device).await?),
                 None => None,
@@ -220,7 +270,12 @@ async fn audit(api: &ApiClient, command: Audit, format: Format) -> anyhow::Resul
             let mut after = None;
             while (events.len() as u32) < limit {
                 let left = limit - events.len() as u32;
-                let page = api.audit_events(&PageQuery { after, limit: Some(left.min(1000)) }).await?;
+                let page = api
+                    .audit_events(&PageQuery {
+                        after,
+                        limit: Some(left.min(1000)),
+                    })
+                    .await?;
                 events.extend(page.items);
                 after = page.next;
                 if after.is_none() {
@@ -249,7 +304,10 @@ async fn audit(api: &ApiClient, command: Audit, format: Format) -> anyhow::Resul
             for fault in &proof.faults {
                 eprintln!("{}: {}", fault.place, fault.what);
             }
-            bail!("the audit log was tampered with: {} faults", proof.faults.len())
+            bail!(
+                "the audit log was tampered with: {} faults",
+                proof.faults.len()
+            )
         }
     }
 }
@@ -273,8 +331,11 @@ async fn crl(api: &ApiClient, Crl::Show { out }: Crl, format: Format) -> anyhow:
             })
         })
         .collect();
-    let columns =
-        [Column("SERIAL", "/serial"), Column("REVOKED", "/revoked_at"), Column("REASON", "/reason")];
+    let columns = [
+        Column("SERIAL", "/serial"),
+        Column("REVOKED", "/revoked_at"),
+        Column("REASON", "/reason"),
+    ];
     if !format.json && !format.csv {
         print(&format!("Issuer       {}", crl.issuer))?;
         print(&format!("Number       {}", detail.number))?;
@@ -289,7 +350,12 @@ async fn crl(api: &ApiClient, Crl::Show { out }: Crl, format: Format) -> anyhow:
 
 async fn devices(api: &ApiClient, query: &DeviceQuery) -> anyhow::Result<Vec<DeviceDetail>> {
     all(async |after| {
-        api.devices(&DeviceQuery { after, limit: Some(1000), ..query.clone() }).await
+        api.devices(&DeviceQuery {
+            after,
+            limit: Some(1000),
+            ..query.clone()
+        })
+        .await
     })
     .await
 }
@@ -299,7 +365,12 @@ async fn certificates(
     query: &CertificateQuery,
 ) -> anyhow::Result<Vec<api::CertificateSummary>> {
     all(async |after| {
-        api.certificates(&CertificateQuery { after, limit: Some(1000), ..query.clone() }).await
+        api.certificates(&CertificateQuery {
+            after,
+            limit: Some(1000),
+            ..query.clone()
+        })
+        .await
     })
     .await
 }
@@ -325,7 +396,10 @@ async fn resolve(api: &ApiClient, given: &str) -> anyhow::Result<DeviceId> {
     if let Ok(id) = given.parse() {
         return Ok(id);
     }
-    let query = DeviceQuery { name: Some(given.to_owned()), ..DeviceQuery::default() };
+    let query = DeviceQuery {
+        name: Some(given.to_owned()),
+        ..DeviceQuery::default()
+    };
     let found: Vec<_> = devices(api, &query)
         .await?
         .into_iter()
@@ -335,8 +409,15 @@ async fn resolve(api: &ApiClient, given: &str) -> anyhow::Result<DeviceId> {
         [] => bail!("there is no device `{given}`; see: perennial device list"),
         [one] => Ok(one.id),
         several => {
-            let ids: Vec<_> = several.iter().map(|device| device.smsid.to_string()).collect();
-            bail!("{} devices are named `{given}`; say which: {}", several.len(), ids.join(", "))
+            let ids: Vec<_> = several
+                .iter()
+                .map(|device| device.smsid.to_string())
+                .collect();
+            bail!(
+                "{} devices are named `{given}`; say which: {}",
+                several.len(),
+                ids.join(", ")
+            )
         }
     }
 }
@@ -345,9 +426,13 @@ fn new_password(user: &str, from_stdin: bool) -> anyhow::Result<Zeroizing<String
     if from_stdin || !std::io::stdin().is_terminal() {
         let mut text = Zeroizing::new(String::new());
         std::io::stdin().take(4096).read_to_string(&mut text)?;
-        return Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()));
+        return Ok(Zeroizing::new(
+            text.trim_end_matches(['\r', '\n']).to_owned(),
+        ));
     }
-    let first = Zeroizing::new(rpassword::prompt_password(format!("Password for {user}: "))?);
+    let first = Zeroizing::new(rpassword::prompt_password(format!(
+        "Password for {user}: "
+    ))?);
     let second = Zeroizing::new(rpassword::prompt_password("Once more: ")?);
     if *first != *second {
         bail!("the two passwords differ; nothing was changed");

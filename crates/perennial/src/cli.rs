@@ -10,13 +10,17 @@ use transport::ServerAddress;
 /// Keeps client computers' identities alive: enrolls them, renews their certificates silently,
 /// watches the whole fleet, and revokes what leaves.
 #[derive(Parser)]
-#[command(name = "perennial", version, after_help = "\
+#[command(
+    name = "perennial",
+    version,
+    after_help = "\
 Begin with:
   perennial init --site /srv/perennial --name Example --hostname site.example.com
   perennial serve --site /srv/perennial
   perennial user add ann --site /srv/perennial
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 4 refused by the site, 5 not reachable.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage, 4 refused by the site, 5 not reachable."
+)]
 pub struct Cli {
     #[command(flatten)]
     pub connection: Connection,
@@ -66,10 +70,22 @@ pub struct Serve {
 pub struct Connection {
     /// The folder of a site on this machine. The administrator's commands find address, pin and
     /// token there.
-    #[arg(long, value_name = "DIR", global = true, env = "PERENNIAL_SITE", conflicts_with = "server")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        env = "PERENNIAL_SITE",
+        conflicts_with = "server"
+    )]
     pub site: Option<PathBuf>,
     /// The console's address.
-    #[arg(long, value_name = "HOST:PORT", global = true, requires = "pin", requires = "token")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        global = true,
+        requires = "pin",
+        requires = "token"
+    )]
     pub server: Option<ServerAddress>,
     /// The site's pin, as `perennial serve` prints it.
     #[arg(long, value_name = "sha256:…", global = true)]

@@ -68,11 +68,16 @@ impl Configuration {
 
     pub fn read(file: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| {
-            format!("cannot read {}; make a site first: perennial init", file.display())
+            format!(
+                "cannot read {}; make a site first: perennial init",
+                file.display()
+            )
         })?;
         let configuration: Self = toml::from_str(&text)
             .map_err(|error| anyhow!("{}: {}", file.display(), explained(&error)))?;
-        configuration.check().with_context(|| file.display().to_string())?;
+        configuration
+            .check()
+            .with_context(|| file.display().to_string())?;
         Ok(configuration)
     }
 
@@ -90,13 +95,22 @@ impl Configuration {
     fn check(&self) -> anyhow::Result<()> {
         let at_least = |key: &str, value: Period, least: u64| {
             let short = value.seconds() < least;
-            if short { Err(anyhow!("{key} = \"{value}\" is too short; at least {}", Period::from_seconds(least))) } else { Ok(()) }
+            if short {
+                Err(anyhow!(
+                    "{key} = \"{value}\" is too short; at least {}",
+                    Period::from_seconds(least)
+                ))
+            } else {
+                Ok(())
+            }
         };
         at_least("check_in_interval", self.check_in_interval, 60)?;
         at_least("crl_lifetime", self.crl_lifetime, 3600)?;
         at_least("profile.validity", self.profile.validity, 600)?;
         if self.hostnames.is_empty() {
-            return Err(anyhow!("hostnames is empty; clients must reach the site under some name"));
+            return Err(anyhow!(
+                "hostnames is empty; clients must reach the site under some name"
+            ));
         }
         self.location(&SiteFolder::new("")).map(drop)
     }
@@ -108,7 +122,9 @@ impl Configuration {
                 Ok(Location::Postgres(url.to_owned()))
             }
             // A URL may hold a password: it is not repeated.
-            _ => Err(anyhow!("database is neither `sqlite` nor a postgres:// URL")),
+            _ => Err(anyhow!(
+                "database is neither `sqlite` nor a postgres:// URL"
+            )),
         }
     }
 
@@ -142,7 +158,10 @@ fn explained(error: &toml::de::Error) -> String {
 
 /// From "unknown field `x`, expected one of `a`, `b`": the nearest of the expected ones.
 fn probably_meant(message: &str) -> Option<&str> {
-    let mut quoted = message.strip_prefix("unknown field `")?.split('`').step_by(2);
+    let mut quoted = message
+        .strip_prefix("unknown field `")?
+        .split('`')
+        .step_by(2);
     let given = quoted.next()?;
     quoted
         .filter(|known| !known.is_empty())
@@ -157,7 +176,8 @@ mod tests {
     use super::*;
 
     fn site(text: &str) -> anyhow::Result<Configuration> {
-        let file = std::env::temp_dir().join(format!("perennial-{:?}.toml", std::thread::current().id()));
+        let file =
+            std::env::temp_dir().join(format!("perennial-{:?}.toml", std::thread::current().id()));
         std::fs::write(&file, text)?;
         let read = Configuration::read(&file);
         std::fs::remove_file(&file)?;
@@ -168,8 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let written =
-            Configuration::new("a".to_owned(), vec!["h".to_owned()], "sqlite".to_owned());
+        let written = Configuration::new("a".to_owned(), vec!["h".to_owned()], "sqlite".to_owned());
         let text = written.to_toml().unwrap();
         assert_eq!(site(&text).unwrap().to_toml().unwrap(), text);
     }
@@ -177,7 +196,10 @@ mod tests {
     #[test]
     fn misspelt_keys_are_refused_with_a_hint() {
         for (line, hint) in [
-            ("chek_in_interval = \"1h\"", "did you mean `check_in_interval`?"),
+            (
+                "chek_in_interval = \"1h\"",
+                "did you mean `check_in_interval`?",
+            ),
             ("[profile]\nvaliditty = \"1d\"", "did you mean `validity`?"),
         ] {
             let error = site(&format!("{LEAST}{line}\n")).unwrap_err().to_string();
@@ -187,7 +209,11 @@ mod tests {
 
     #[test]
     fn impossible_values_are_refused() {
-        for line in ["check_in_interval = \"1s\"", "crl_lifetime = \"soon\"", "[profile]\nvalidity = \"1m\""] {
+        for line in [
+            "check_in_interval = \"1s\"",
+            "crl_lifetime = \"soon\"",
+            "[profile]\nvalidity = \"1m\"",
+        ] {
             assert!(site(&format!("{LEAST}{line}\n")).is_err(), "{line}");
         }
         let error = site(&LEAST.replace("sqlite", "mysql://u:secret@h/d")).unwrap_err();

@@ -78,7 +78,8 @@ impl SiteFolder {
     /// When another server holds it.
     pub fn lock(&self) -> anyhow::Result<File> {
         let file = self.0.join("site.lock");
-        let lock = File::create(&file).with_context(|| format!("cannot open {}", file.display()))?;
+        let lock =
+            File::create(&file).with_context(|| format!("cannot open {}", file.display()))?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
             Err(TryLockError::WouldBlock) => bail!(

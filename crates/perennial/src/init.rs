@@ -42,7 +42,14 @@ pub async fn run(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<()> {
     let store = Store::open(&location, "init", Arc::new(SystemRng)).await?;
     let authority = authority::Authority::open(&keys, None)?;
     store.bind_site(authority.pin()).await?;
-    println!("database       ready {}", if configuration.database == "sqlite" { folder.database().display().to_string() } else { "PostgreSQL".to_owned() });
+    println!(
+        "database       ready {}",
+        if configuration.database == "sqlite" {
+            folder.database().display().to_string()
+        } else {
+            "PostgreSQL".to_owned()
+        }
+    );
 
     let (token, word) = match folder.token()? {
         Some(token) => (token, "kept "),
@@ -53,9 +60,15 @@ pub async fn run(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<()> {
         }
     };
     add_first_token(&store, &clock, &token).await?;
-    println!("administrator  {word} {}", folder.path().join("administrator.token").display());
+    println!(
+        "administrator  {word} {}",
+        folder.path().join("administrator.token").display()
+    );
     println!("pin            {}", authority.pin());
-    println!("next           perennial serve --site {}", folder.path().display());
+    println!(
+        "next           perennial serve --site {}",
+        folder.path().display()
+    );
     Ok(())
 }
 
@@ -66,11 +79,19 @@ fn configuration(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<Config
         return Configuration::read(&file);
     }
     let hostnames = match &arguments.hostname[..] {
-        [] => vec![rustix::system::uname().nodename().to_string_lossy().into_owned()],
+        [] => vec![
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+        ],
         given => given.to_vec(),
     };
-    let configuration =
-        Configuration::new(arguments.name.clone(), hostnames, arguments.database.clone());
+    let configuration = Configuration::new(
+        arguments.name.clone(),
+        hostnames,
+        arguments.database.clone(),
+    );
     configuration.location(folder)?;
     // A database URL may hold a password.
     authority::write_secret(&file, configuration.to_toml()?.as_bytes())?;

@@ -62,7 +62,8 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((tcp, address)) => {
-                let connection = connection(tcp, address, tls.get(), router.clone(), graceful.watcher());
+                let connection =
+                    connection(tcp, address, tls.get(), router.clone(), graceful.watcher());
                 connections.spawn(async move {
                     connection.await;
                     drop(place);
@@ -102,7 +103,10 @@ async fn connection(
     let certificate = transport::peer_certificate(&stream)
         .and_then(|der| x509::Certificate::from_der(der).ok())
         .and_then(|certificate| certificate.serial());
-    let peer = Peer { certificate, address: address.ip().to_canonical() };
+    let peer = Peer {
+        certificate,
+        address: address.ip().to_canonical(),
+    };
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         router.clone().oneshot(request)

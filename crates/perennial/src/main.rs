@@ -17,8 +17,12 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let runtime = match &cli.command {
-        cli::Command::Serve(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
-        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        cli::Command::Serve(_) => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build(),
+        _ => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build(),
     };
     let done = match runtime {
         Ok(runtime) => runtime.block_on(run(cli)),
@@ -36,7 +40,8 @@ fn main() -> ExitCode {
 async fn run(cli: cli::Cli) -> anyhow::Result<()> {
     let folder = || {
         let site = cli.connection.site.as_deref();
-        site.map(folder::SiteFolder::new).context("which site? say --site DIR")
+        site.map(folder::SiteFolder::new)
+            .context("which site? say --site DIR")
     };
     match cli.command {
         cli::Command::Init(arguments) => init::run(&folder()?, &arguments).await,

@@ -12,17 +12,31 @@ pub struct Column(pub &'static str, pub &'static str);
 
 /// Prints a list. JSON is the records as the API gives them; tables and CSV show `columns`.
 pub fn list<T: Serialize>(format: Format, items: &[T], columns: &[Column]) -> anyhow::Result<()> {
-    let records: Vec<Value> =
-        items.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    let records: Vec<Value> = items
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<_, _>>()?;
     if format.json {
         return print(&serde_json::to_string_pretty(&records)?);
     }
     let rows: Vec<Vec<String>> = records
         .iter()
-        .map(|record| columns.iter().map(|Column(_, pointer)| cell(record, pointer)).collect())
+        .map(|record| {
+            columns
+                .iter()
+                .map(|Column(_, pointer)| cell(record, pointer))
+                .collect()
+        })
         .collect();
-    let headings: Vec<String> = columns.iter().map(|Column(heading, _)| heading.to_string()).collect();
-    if format.csv { csv(&headings, &rows) } else { table(&headings, &rows) }
+    let headings: Vec<String> = columns
+        .iter()
+        .map(|Column(heading, _)| heading.to_string())
+        .collect();
+    if format.csv {
+        csv(&headings, &rows)
+    } else {
+        table(&headings, &rows)
+    }
 }
 
 /// Prints one record: a line for each of `columns`, or JSON or CSV.
@@ -34,7 +48,11 @@ pub fn record<T: Serialize>(format: Format, item: &T, columns: &[Column]) -> any
     if format.csv {
         return list(format, &[item], columns);
     }
-    let width = columns.iter().map(|Column(heading, _)| heading.len()).max().unwrap_or(0);
+    let width = columns
+        .iter()
+        .map(|Column(heading, _)| heading.len())
+        .max()
+        .unwrap_or(0);
     for Column(heading, pointer) in columns {
         let text = cell(&value, pointer);
         if !text.is_empty() {
@@ -46,7 +64,11 @@ pub fn record<T: Serialize>(format: Format, item: &T, columns: &[Column]) -> any
 
 /// Prints what was done: a sentence for people, the value for programs.
 pub fn done<T: Serialize>(format: Format, sentence: &str, value: &T) -> anyhow::Result<()> {
-    if format.json { print(&serde_json::to_string_pretty(value)?) } else { print(sentence) }
+    if format.json {
+        print(&serde_json::to_string_pretty(value)?)
+    } else {
+        print(sentence)
+    }
 }
 
 /// Prints a line. A reader that went away (`| head`) ends the program quietly.
@@ -62,7 +84,9 @@ fn cell(record: &Value, pointer: &str) -> String {
         None | Some(Value::Null) => String::new(),
         // Moments to the second: nobody reads fractions in a list.
         Some(Value::String(text)) => match text.parse::<domain::Timestamp>() {
-            Ok(at) => domain::Timestamp::from_second(at.as_second()).unwrap_or(at).to_string(),
+            Ok(at) => domain::Timestamp::from_second(at.as_second())
+                .unwrap_or(at)
+                .to_string(),
             Err(_) => text.clone(),
         },
         Some(other) => other.to_string(),
@@ -77,8 +101,11 @@ fn table(headings: &[String], rows: &[Vec<String>]) -> anyhow::Result<()> {
         }
     }
     for row in std::iter::once(headings).chain(rows.iter().map(Vec::as_slice)) {
-        let cells: Vec<_> =
-            row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}")).collect();
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(text, width)| format!("{text:<width$}"))
+            .collect();
         print(cells.join("  ").trim_end())?;
     }
     Ok(())
@@ -95,7 +122,11 @@ fn csv(headings: &[String], rows: &[Vec<String>]) -> anyhow::Result<()> {
 /// RFC 4180. A text that a spreadsheet would take for a formula is made a text: device facts are
 /// strangers' input.
 fn quoted(text: &str) -> String {
-    let text = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
+    let text = if text.starts_with(['=', '+', '-', '@']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    };
     if text.contains(['"', ',', '\n', '\r', '\'']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -109,9 +140,12 @@ mod tests {
 
     #[test]
     fn cells_of_csv() {
-        for (text, written) in
-            [("a", "a"), ("a,b", "\"a,b\""), ("a\"b", "\"a\"\"b\""), ("=1+1", "\"'=1+1\"")]
-        {
+        for (text, written) in [
+            ("a", "a"),
+            ("a,b", "\"a,b\""),
+            ("a\"b", "\"a\"\"b\""),
+            ("=1+1", "\"'=1+1\""),
+        ] {
             assert_eq!(quoted(text), written);
         }
     }

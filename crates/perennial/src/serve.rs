@@ -24,7 +24,9 @@ use crate::listener::{self, CurrentTls};
 
 pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
     start_logging();
-    let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .context("metrics")?;
     let configuration = Configuration::read(&folder.configuration())?;
     let location = configuration.location(folder)?;
     let _lock = match location {
@@ -147,7 +149,10 @@ fn both(
     key: &ServerKey,
     clock: &Arc<SystemClock>,
 ) -> anyhow::Result<(ServerTls, ServerTls)> {
-    let identity = || ServerIdentity { chain: key.chain.clone(), key: key.key.clone() };
+    let identity = || ServerIdentity {
+        chain: key.chain.clone(),
+        key: key.key.clone(),
+    };
     let [issuing, _] = site.ca_certificates();
     let devices = ServerTls::new(identity(), Some(&[issuing.to_vec()]), clock.clone())?;
     let console = ServerTls::new(identity(), None, clock.clone())?;
@@ -155,14 +160,22 @@ fn both(
 }
 
 fn device_routes(site: &Site) -> Router {
-    est::routes(site.clone()).merge(management::routes(site.clone())).merge(health(site))
+    est::routes(site.clone())
+        .merge(management::routes(site.clone()))
+        .merge(health(site))
 }
 
 fn console_routes(site: &Site, metrics: PrometheusHandle) -> Router {
     let metrics = Router::new()
-        .route("/metrics", get(async |Extension(metrics): Extension<PrometheusHandle>| metrics.render()))
+        .route(
+            "/metrics",
+            get(async |Extension(metrics): Extension<PrometheusHandle>| metrics.render()),
+        )
         .layer(Extension(metrics));
-    console::routes(site.clone()).merge(api::routes(site.clone())).merge(metrics).merge(health(site))
+    console::routes(site.clone())
+        .merge(api::routes(site.clone()))
+        .merge(metrics)
+        .merge(health(site))
 }
 
 /// `/healthz`: the process answers. `/readyz`: it reaches its records.
@@ -171,7 +184,10 @@ fn health(site: &Site) -> Router {
         if site.is_ready().await {
             (StatusCode::OK, "ready\n")
         } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the records cannot be reached\n")
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the records cannot be reached\n",
+            )
         }
     }
     Router::new()
@@ -181,17 +197,26 @@ fn health(site: &Site) -> Router {
 }
 
 async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
 }
 
 /// The address to give to clients: the listener's own, or the site's name when it listens on all.
-fn reachable(configuration: &Configuration, listener: &TcpListener) -> anyhow::Result<ServerAddress> {
+fn reachable(
+    configuration: &Configuration,
+    listener: &TcpListener,
+) -> anyhow::Result<ServerAddress> {
     let bound = listener.local_addr()?;
     let host = match (bound.ip().is_unspecified(), configuration.hostnames.first()) {
         (true, Some(name)) => name.clone(),
         _ => bound.ip().to_string(),
     };
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
     Ok(format!("{host}:{}", bound.port()).parse()?)
 }
 

@@ -31,7 +31,11 @@ pub struct CheckInAnswer {
 #[serde(rename_all = "camelCase")]
 pub struct RenewalInfo {
     pub suggested_window: Window,
-    #[serde(rename = "explanationURL", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "explanationURL",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub explanation_url: Option<String>,
 }
 

@@ -56,7 +56,11 @@ impl Site {
             password_hash,
         };
         self.commit(by.actor(), Kind::AddAccount(account)).await?;
-        Ok(AccountView { name, common_name, created_at: self.now() })
+        Ok(AccountView {
+            name,
+            common_name,
+            created_at: self.now(),
+        })
     }
 
     /// # Errors
@@ -70,7 +74,14 @@ impl Site {
         by.require(Action::ManageAccounts)?;
         let name = local_name(name)?;
         let password_hash = self.hash(password).await?;
-        self.commit(by.actor(), Kind::SetPassword { name, password_hash }).await?;
+        self.commit(
+            by.actor(),
+            Kind::SetPassword {
+                name,
+                password_hash,
+            },
+        )
+        .await?;
         Ok(())
     }
 
@@ -80,7 +91,13 @@ impl Site {
     /// When there is no such account.
     pub async fn remove_account(&self, by: &Administrator, name: &str) -> Result<()> {
         by.require(Action::ManageAccounts)?;
-        self.commit(by.actor(), Kind::RemoveAccount { name: local_name(name)? }).await?;
+        self.commit(
+            by.actor(),
+            Kind::RemoveAccount {
+                name: local_name(name)?,
+            },
+        )
+        .await?;
         Ok(())
     }
 
@@ -103,7 +120,10 @@ impl Site {
                 created_at: account.created_at,
             })
             .collect();
-        Ok(Page { items, next: page.next })
+        Ok(Page {
+            items,
+            next: page.next,
+        })
     }
 
     async fn hash(&self, password: NewPassword) -> Result<String> {
@@ -119,9 +139,13 @@ impl Site {
 }
 
 fn local_name(given: &str) -> Result<String> {
-    let name: UserName = given.parse().map_err(|error| Error::Invalid(format!("{error}")))?;
+    let name: UserName = given
+        .parse()
+        .map_err(|error| Error::Invalid(format!("{error}")))?;
     match name.domain() {
         None => Ok(name.name().to_owned()),
-        Some(_) => Err(Error::Invalid("a local account's name has no domain".to_owned())),
+        Some(_) => Err(Error::Invalid(
+            "a local account's name has no domain".to_owned(),
+        )),
     }
 }

@@ -28,7 +28,10 @@ impl Administrator {
         if self.role.may(action) {
             Ok(())
         } else {
-            Err(Error::Forbidden(format!("the role {} may not {action}", self.role)))
+            Err(Error::Forbidden(format!(
+                "the role {} may not {action}",
+                self.role
+            )))
         }
     }
 }
@@ -46,9 +49,15 @@ impl Site {
         let digest = token_digest(secret);
         let token = self.0.store.token(&digest).await?.ok_or_else(unknown)?;
         if token.expires_at.is_some_and(|end| end <= self.now()) {
-            return Err(Error::Unauthenticated("this access token has expired".to_owned()));
+            return Err(Error::Unauthenticated(
+                "this access token has expired".to_owned(),
+            ));
         }
-        Ok(Administrator { token: token.name, role: token.role, address })
+        Ok(Administrator {
+            token: token.name,
+            role: token.role,
+            address,
+        })
     }
 }
 
@@ -79,6 +88,12 @@ pub async fn add_first_token(store: &Store, clock: &dyn Clock, secret: &str) -> 
         role: Role::FullAdministrator,
         expires_at: None,
     });
-    store.commit_one(Change { at: clock.now(), by: Actor::site(), kind }).await??;
+    store
+        .commit_one(Change {
+            at: clock.now(),
+            by: Actor::site(),
+            kind,
+        })
+        .await??;
     Ok(())
 }

@@ -50,6 +50,14 @@ impl Site {
         let at = self.now();
         let message = checkpoint_message(at, &self.0.store.heads().await?);
         let signature = self.0.audit_key.sign(&message);
-        self.0.store.record_checkpoint(&Checkpoint { number: 0, at, message, signature }).await
+        self.0
+            .store
+            .record_checkpoint(&Checkpoint {
+                number: 0,
+                at,
+                message,
+                signature,
+            })
+            .await
     }
 }

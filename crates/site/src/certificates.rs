@@ -25,7 +25,11 @@ impl Site {
 
     /// # Errors
     /// When there is no such certificate.
-    pub async fn certificate(&self, by: &Administrator, serial: SerialNumber) -> Result<Certificate> {
+    pub async fn certificate(
+        &self,
+        by: &Administrator,
+        serial: SerialNumber,
+    ) -> Result<Certificate> {
         by.require(Action::ReadCertificates)?;
         let found = self.0.store.certificate(serial).await?;
         found.ok_or_else(|| Error::NotFound(format!("there is no certificate {serial}")))
@@ -40,6 +44,7 @@ impl Site {
         reason: RevocationReason,
     ) -> Result<u64> {
         by.require(Action::RevokeCertificates)?;
-        self.revoking(by, Kind::RevokeCertificate { serial, reason }).await
+        self.revoking(by, Kind::RevokeCertificate { serial, reason })
+            .await
     }
 }

@@ -18,13 +18,27 @@ impl Site {
         let id = device.device();
         let mut changes = Vec::new();
         if !device.standing.used {
-            let kind = Kind::UseCertificate { serial: device.standing.serial, device: id };
-            changes.push(Change { at: now, by: device.actor(), kind });
+            let kind = Kind::UseCertificate {
+                serial: device.standing.serial,
+                device: id,
+            };
+            changes.push(Change {
+                at: now,
+                by: device.actor(),
+                kind,
+            });
         }
         let facts = report.facts.bounded();
         if facts != device.standing.facts {
-            let kind = Kind::ReportFacts { device: id, facts: facts.clone() };
-            changes.push(Change { at: now, by: device.actor(), kind });
+            let kind = Kind::ReportFacts {
+                device: id,
+                facts: facts.clone(),
+            };
+            changes.push(Change {
+                at: now,
+                by: device.actor(),
+                kind,
+            });
             device.standing.facts = facts;
         }
         for outcome in self.0.store.commit(changes).await? {

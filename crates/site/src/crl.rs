@@ -51,7 +51,11 @@ impl Site {
                 next_update: now + lifetime,
                 revoked: revocations
                     .into_iter()
-                    .map(|entry| Revoked { serial: entry.serial, at: entry.at, reason: entry.reason })
+                    .map(|entry| Revoked {
+                        serial: entry.serial,
+                        at: entry.at,
+                        reason: entry.reason,
+                    })
                     .collect(),
             };
             let entries = template.revoked.len();
@@ -66,7 +70,11 @@ impl Site {
                 next_update: template.next_update,
                 der,
             };
-            let change = store::Change { at: now, by: Actor::site(), kind };
+            let change = store::Change {
+                at: now,
+                by: Actor::site(),
+                kind,
+            };
             match self.0.store.commit_one(change).await? {
                 // Another node was faster; its list may not know our revocation yet.
                 Err(Conflict::CrlNumber) => continue,

@@ -35,7 +35,9 @@ impl Site {
         address: Address,
     ) -> Result<DevicePrincipal> {
         let Some(serial) = serial else {
-            return Err(Error::Unauthenticated("this needs a client certificate of this site".to_owned()));
+            return Err(Error::Unauthenticated(
+                "this needs a client certificate of this site".to_owned(),
+            ));
         };
         let Some(standing) = self.0.store.standing(serial).await? else {
             let reason = "this site has no record of this certificate; enroll again";
@@ -60,7 +62,8 @@ impl Site {
 
     async fn refuse(&self, serial: SerialNumber, address: Address, reason: &str) -> Error {
         let by = Actor::nobody(address);
-        self.note(by, "device-refused", serial.to_string(), reason.to_owned()).await;
+        self.note(by, "device-refused", serial.to_string(), reason.to_owned())
+            .await;
         Error::Forbidden(reason.to_owned())
     }
 }

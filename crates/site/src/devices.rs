@@ -11,7 +11,9 @@ impl Site {
     pub async fn devices(&self, by: &Administrator, filter: &DeviceFilter) -> Result<Page<Device>> {
         by.require(Action::ReadDevices)?;
         let mut page = self.0.store.devices(filter).await?;
-        page.items.iter_mut().for_each(|device| self.add_last_seen(device));
+        page.items
+            .iter_mut()
+            .for_each(|device| self.add_last_seen(device));
         Ok(page)
     }
 
@@ -20,7 +22,8 @@ impl Site {
     pub async fn device(&self, by: &Administrator, device: DeviceId) -> Result<Device> {
         by.require(Action::ReadDevices)?;
         let found = self.0.store.device(device).await?;
-        let mut found = found.ok_or_else(|| Error::NotFound(format!("there is no device {device}")))?;
+        let mut found =
+            found.ok_or_else(|| Error::NotFound(format!("there is no device {device}")))?;
         self.add_last_seen(&mut found);
         Ok(found)
     }
@@ -51,7 +54,11 @@ impl Site {
     ) -> Result<u64> {
         by.require(Action::RevokeCertificates)?;
         let transition = DeviceTransition::Retire;
-        let kind = Kind::Transition { device, transition, revoke: Some(reason) };
+        let kind = Kind::Transition {
+            device,
+            transition,
+            revoke: Some(reason),
+        };
         self.revoking(by, kind).await
     }
 
@@ -83,7 +90,15 @@ impl Site {
         transition: DeviceTransition,
     ) -> Result<()> {
         by.require(Action::BlockDevices)?;
-        self.commit(by.actor(), Kind::Transition { device, transition, revoke: None }).await?;
+        self.commit(
+            by.actor(),
+            Kind::Transition {
+                device,
+                transition,
+                revoke: None,
+            },
+        )
+        .await?;
         Ok(())
     }
 

@@ -34,7 +34,11 @@ pub struct IssuedCertificate {
 enum Subject<'a> {
     /// A user who logged in. `device`: the device that the same connection proved, whose record is
     /// kept.
-    User { account: &'a Account, user_name: &'a UserName, device: Option<&'a DevicePrincipal> },
+    User {
+        account: &'a Account,
+        user_name: &'a UserName,
+        device: Option<&'a DevicePrincipal>,
+    },
     /// A device that proved its current certificate.
     Device(&'a DevicePrincipal),
 }
@@ -54,8 +58,13 @@ impl Site {
     ) -> Result<IssuedCertificate> {
         let (account, user_name) = self.log_in(credentials, address).await?;
         self.check_limits(&account, address).await?;
-        let subject = Subject::User { account: &account, user_name: &user_name, device: proof };
-        self.issue(subject, request, Actor::user(&user_name, address)).await
+        let subject = Subject::User {
+            account: &account,
+            user_name: &user_name,
+            device: proof,
+        };
+        self.issue(subject, request, Actor::user(&user_name, address))
+            .await
     }
 
     /// Renews the certificate of `device`, for the new key in `request`.
@@ -73,7 +82,8 @@ impl Site {
                     .to_owned(),
             ));
         }
-        self.issue(Subject::Device(device), request, device.actor()).await
+        self.issue(Subject::Device(device), request, device.actor())
+            .await
     }
 
     /// Signs, records row and audit entry in one commit, and only then hands the certificate out.
@@ -87,15 +97,25 @@ impl Site {
         let now = self.now();
         let profile = &self.0.settings.profile;
         let (device, owner, common_name) = match &subject {
-            Subject::User { account, device: Some(proved), .. } => {
-                (proved.device(), &account.id, &account.common_name)
-            }
-            Subject::User { account, device: None, .. } => {
-                (new_device_id(account, request), &account.id, &account.common_name)
-            }
-            Subject::Device(proved) => {
-                (proved.device(), &proved.standing.owner, &proved.standing.common_name)
-            }
+            Subject::User {
+                account,
+                device: Some(proved),
+                ..
+            } => (proved.device(), &account.id, &account.common_name),
+            Subject::User {
+                account,
+                device: None,
+                ..
+            } => (
+                new_device_id(account, request),
+                &account.id,
+                &account.common_name,
+            ),
+            Subject::Device(proved) => (
+                proved.device(),
+                &proved.standing.owner,
+                &proved.standing.common_name,
+            ),
         };
         let template = ClientTemplate {
             serial: authority::new_serial(&*self.0.rng),
@@ -122,7 +142,9 @@ impl Site {
             differences: differences(request, signed.subject()),
         };
         let kind = match &subject {
-            Subject::User { account, user_name, .. } => Kind::Enroll {
+            Subject::User {
+                account, user_name, ..
+            } => Kind::Enroll {
                 device: NewDevice {
                     id: device,
                     owner: account.id.clone(),
@@ -130,22 +152,33 @@ impl Site {
                 },
                 certificate,
             },
-            Subject::Device(proved) => {
-                Kind::Renew { certificate, replaces: proved.standing.serial }
-            }
+            Subject::Device(proved) => Kind::Renew {
+                certificate,
+                replaces: proved.standing.serial,
+            },
         };
         let mut changes = Vec::with_capacity(2);
         if let Subject::Device(proved) = &subject
             && !proved.standing.used
         {
             // Renewing is a use too: clients that speak EST alone never check in.
-            let kind = Kind::UseCertificate { serial: proved.standing.serial, device };
-            changes.push(Change { at: now, by: by.clone(), kind });
+            let kind = Kind::UseCertificate {
+                serial: proved.standing.serial,
+                device,
+            };
+            changes.push(Change {
+                at: now,
+                by: by.clone(),
+                kind,
+            });
         }
         changes.push(Change { at: now, by, kind });
         let mut outcomes = self.0.store.commit(changes).await?;
         match outcomes.pop() {
-            Some(Ok(Applied::Issued { certificate, repeated })) => {
+            Some(Ok(Applied::Issued {
+                certificate,
+                repeated,
+            })) => {
                 metrics::counter!("site_certificates_issued_total").increment(u64::from(!repeated));
                 Ok(IssuedCertificate {
                     der: certificate.der,
@@ -159,15 +192,25 @@ impl Site {
         }
     }
 
-    async fn log_in(&self, credentials: Credentials, address: Address) -> Result<(Account, UserName)> {
+    async fn log_in(
+        &self,
+        credentials: Credentials,
+        address: Address,
+    ) -> Result<(Account, UserName)> {
         let Credentials { user, password } = credentials;
         let wrong = || Error::Unauthenticated("the user name or the password is wrong".to_owned());
-        let Ok(user_name) = user.parse::<UserName>() else { return Err(wrong()) };
-        self.0.limits.check_login(user_name.name(), address, self.now())?;
+        let Ok(user_name) = user.parse::<UserName>() else {
+            return Err(wrong());
+        };
+        self.0
+            .limits
+            .check_login(user_name.name(), address, self.now())?;
         let password = Password::new(password)
             .map_err(|rejected| Error::Unauthenticated(rejected.to_string()))?;
         let account = self.0.store.account(user_name.name()).await?;
-        let stored = account.as_ref().map(|a| PasswordHash::from_stored(a.password_hash.clone()));
+        let stored = account
+            .as_ref()
+            .map(|a| PasswordHash::from_stored(a.password_hash.clone()));
         let matches = self.0.passwords.check(password, stored).await;
         match account {
             Some(account) if matches => {
@@ -175,10 +218,13 @@ impl Site {
                 Ok((account, user_name))
             }
             _ => {
-                self.0.limits.login_failed(user_name.name(), address, self.now());
+                self.0
+                    .limits
+                    .login_failed(user_name.name(), address, self.now());
                 let by = Actor::nobody(address);
                 let detail = "the user name or the password is wrong".to_owned();
-                self.note(by, "log-in-refused", user_name.to_string(), detail).await;
+                self.note(by, "log-in-refused", user_name.to_string(), detail)
+                    .await;
                 Err(wrong())
             }
         }
@@ -188,10 +234,17 @@ impl Site {
         let profile = &self.0.settings.profile;
         let now = self.now();
         let hour = domain::Period::from_seconds(3600);
-        let usage = self.0.store.usage(&account.id, now, now - hour.duration()).await?;
+        let usage = self
+            .0
+            .store
+            .usage(&account.id, now, now - hour.duration())
+            .await?;
         if usage.issued >= i64::from(profile.enrollments_per_user_per_hour) {
             return Err(Error::TooMany {
-                reason: format!("the user `{}` got {} certificates within an hour", account.name, usage.issued),
+                reason: format!(
+                    "the user `{}` got {} certificates within an hour",
+                    account.name, usage.issued
+                ),
                 after: hour,
             });
         }
@@ -202,7 +255,9 @@ impl Site {
                 account.name, usage.live
             )));
         }
-        self.0.limits.count_enrollment(address, profile.enrollments_per_address_per_hour, now)
+        self.0
+            .limits
+            .count_enrollment(address, profile.enrollments_per_address_per_hour, now)
     }
 }
 
@@ -228,7 +283,10 @@ fn differences(request: &CertificateRequest, subject: &str) -> Option<Value> {
         differences.insert("ca".to_owned(), json!(true));
     }
     if !wishes.alternative_names.is_empty() {
-        differences.insert("alternative_names".to_owned(), json!(wishes.alternative_names));
+        differences.insert(
+            "alternative_names".to_owned(),
+            json!(wishes.alternative_names),
+        );
     }
     if !wishes.subject.is_empty() && wishes.subject != subject {
         differences.insert("subject".to_owned(), json!(wishes.subject));

@@ -26,6 +26,9 @@ impl Site {
         if revoked > 0 {
             self.0.revoked.notify_one();
         }
-        Ok(LeaveAnswer { device: device.device().smsid(), revoked })
+        Ok(LeaveAnswer {
+            device: device.device().smsid(),
+            revoked,
+        })
     }
 }

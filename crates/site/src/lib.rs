@@ -114,7 +114,10 @@ impl Site {
 
     /// The certificates (DER) that clients are given as trust anchors: issuing CA, root.
     pub fn ca_certificates(&self) -> [&[u8]; 2] {
-        [self.0.authority.issuing().der(), self.0.authority.root().der()]
+        [
+            self.0.authority.issuing().der(),
+            self.0.authority.root().der(),
+        ]
     }
 
     /// True when the records can be read.
@@ -125,7 +128,11 @@ impl Site {
     /// Runs the site's jobs until `stop` is done, then writes what was kept in memory.
     pub async fn run_jobs(&self, stop: impl Future<Output = ()>) {
         let jobs = async {
-            tokio::join!(self.publish_crls(), self.flush_seen(), self.write_checkpoints())
+            tokio::join!(
+                self.publish_crls(),
+                self.flush_seen(),
+                self.write_checkpoints()
+            )
         };
         tokio::select! {
             _ = jobs => {}
@@ -146,7 +153,11 @@ impl Site {
     }
 
     async fn commit(&self, by: Actor, kind: Kind) -> Result<Applied> {
-        let change = Change { at: self.now(), by, kind };
+        let change = Change {
+            at: self.now(),
+            by,
+            kind,
+        };
         Ok(self.0.store.commit_one(change).await??)
     }
 
@@ -155,7 +166,11 @@ impl Site {
     async fn note(&self, by: Actor, action: &'static str, subject: String, detail: String) {
         tracing::warn!(event = action, subject, detail);
         metrics::counter!("site_refusals_total", "action" => action).increment(1);
-        let kind = Kind::Noted(Note { action, subject, detail });
+        let kind = Kind::Noted(Note {
+            action,
+            subject,
+            detail,
+        });
         if let Err(error) = self.commit(by, kind).await {
             tracing::error!(event = "audit-failed", %error);
         }
@@ -173,7 +188,10 @@ pub fn create_keys(
     rng: &dyn Rng,
 ) -> std::result::Result<(), OpenError> {
     Authority::create(keys, name, clock, rng)?;
-    authority::write_secret(&keys.join(AUDIT_KEY), PrivateKey::generate().to_pem().as_bytes())?;
+    authority::write_secret(
+        &keys.join(AUDIT_KEY),
+        PrivateKey::generate().to_pem().as_bytes(),
+    )?;
     Ok(())
 }
 

@@ -51,7 +51,10 @@ impl Limits {
         }
         let entry = failures
             .entry((user.to_owned(), address))
-            .or_insert(Failures { count: 0, until: now });
+            .or_insert(Failures {
+                count: 0,
+                until: now,
+            });
         // A quiet hour forgives.
         if now > entry.until + Period::from_seconds(LONGEST_WAIT_SECONDS).duration() {
             entry.count = 0;
@@ -63,11 +66,19 @@ impl Limits {
     }
 
     pub(crate) fn login_succeeded(&self, user: &str, address: Address) {
-        self.failures.lock().expect("no holder panics").remove(&(user.to_owned(), address));
+        self.failures
+            .lock()
+            .expect("no holder panics")
+            .remove(&(user.to_owned(), address));
     }
 
     /// Counts an enrollment of an address against its hour.
-    pub(crate) fn count_enrollment(&self, address: Address, most: u32, now: Timestamp) -> Result<()> {
+    pub(crate) fn count_enrollment(
+        &self,
+        address: Address,
+        most: u32,
+        now: Timestamp,
+    ) -> Result<()> {
         let hour = Period::from_seconds(3600).duration();
         let mut enrollments = self.enrollments.lock().expect("no holder panics");
         if enrollments.len() >= MOST_ENTRIES {

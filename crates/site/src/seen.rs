@@ -21,7 +21,11 @@ impl Seen {
 
     /// When this node saw the device since the last flush.
     pub(crate) fn last(&self, device: DeviceId) -> Option<Timestamp> {
-        self.0.lock().expect("no holder panics").get(&device).copied()
+        self.0
+            .lock()
+            .expect("no holder panics")
+            .get(&device)
+            .copied()
     }
 }
 

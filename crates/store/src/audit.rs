@@ -81,7 +81,11 @@ fn hash(parts: &[&[u8]]) -> [u8; 32] {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    context
+        .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 const CHUNK: u32 = 5_000;
@@ -90,7 +94,12 @@ pub(crate) async fn verify(
     reads: &dyn Reads,
     signature_holds: &(dyn Fn(&[u8], &[u8]) -> bool + Send + Sync),
 ) -> Result<AuditProof, Unavailable> {
-    let mut proof = AuditProof { segments: 0, events: 0, checkpoints: 0, faults: Vec::new() };
+    let mut proof = AuditProof {
+        segments: 0,
+        events: 0,
+        checkpoints: 0,
+        faults: Vec::new(),
+    };
     let expected = checkpointed(reads, signature_holds, &mut proof).await?;
 
     let mut seen = std::collections::HashMap::new();
@@ -120,7 +129,10 @@ pub(crate) async fn verify(
     for place in expected.keys() {
         match seen.get(place) {
             Some(true) => {}
-            Some(false) => proof.fault(&format!("{}/{}", place.0, place.1), "differs from a signed checkpoint"),
+            Some(false) => proof.fault(
+                &format!("{}/{}", place.0, place.1),
+                "differs from a signed checkpoint",
+            ),
             None => proof.fault(
                 &format!("{}/{}", place.0, place.1),
                 "a signed checkpoint saw this event, and it is gone",
@@ -174,7 +186,10 @@ fn fault_of(event: &AuditEvent, expected_number: i64, previous: &[u8; 32]) -> Op
     if event_hash(previous, event) != event.hash {
         return Some("the event was changed".to_owned());
     }
-    let digest = event.payload.as_ref().map(|payload| payload_digest(&payload.to_string()));
+    let digest = event
+        .payload
+        .as_ref()
+        .map(|payload| payload_digest(&payload.to_string()));
     if digest.is_some_and(|digest| digest != event.payload_digest) {
         return Some("the event's details were changed".to_owned());
     }
@@ -191,7 +206,10 @@ impl AuditProof {
 
     fn fault(&mut self, place: &str, what: &str) {
         if self.faults.len() < Self::MAX_FAULTS {
-            self.faults.push(ChainFault { place: place.to_owned(), what: what.to_owned() });
+            self.faults.push(ChainFault {
+                place: place.to_owned(),
+                what: what.to_owned(),
+            });
         }
     }
 }

@@ -28,23 +28,38 @@ pub struct Actor {
 
 impl Actor {
     pub fn site() -> Self {
-        Self { who: "site".to_owned(), address: String::new() }
+        Self {
+            who: "site".to_owned(),
+            address: String::new(),
+        }
     }
 
     pub fn administrator(token: &str, address: impl fmt::Display) -> Self {
-        Self { who: format!("administrator:{token}"), address: address.to_string() }
+        Self {
+            who: format!("administrator:{token}"),
+            address: address.to_string(),
+        }
     }
 
     pub fn user(name: impl fmt::Display, address: impl fmt::Display) -> Self {
-        Self { who: format!("user:{name}"), address: address.to_string() }
+        Self {
+            who: format!("user:{name}"),
+            address: address.to_string(),
+        }
     }
 
     pub fn device(device: DeviceId, address: impl fmt::Display) -> Self {
-        Self { who: format!("device:{device}"), address: address.to_string() }
+        Self {
+            who: format!("device:{device}"),
+            address: address.to_string(),
+        }
     }
 
     pub fn nobody(address: impl fmt::Display) -> Self {
-        Self { who: "nobody".to_owned(), address: address.to_string() }
+        Self {
+            who: "nobody".to_owned(),
+            address: address.to_string(),
+        }
     }
 
     pub(crate) fn who(&self) -> &str {
@@ -59,24 +74,55 @@ impl Actor {
 #[derive(Debug, Clone)]
 pub enum Kind {
     AddAccount(NewAccount),
-    SetPassword { name: String, password_hash: String },
-    RemoveAccount { name: String },
+    SetPassword {
+        name: String,
+        password_hash: String,
+    },
+    RemoveAccount {
+        name: String,
+    },
     AddToken(NewToken),
     /// A device's first certificate, or one for an enrolled device after a log-in. `device` is kept
     /// when it is there already.
-    Enroll { device: NewDevice, certificate: NewCertificate },
+    Enroll {
+        device: NewDevice,
+        certificate: NewCertificate,
+    },
     /// A certificate for a device that proved its current one.
-    Renew { certificate: NewCertificate, replaces: SerialNumber },
+    Renew {
+        certificate: NewCertificate,
+        replaces: SerialNumber,
+    },
     /// A certificate was used for the first time: older ones of its device are superseded.
-    UseCertificate { serial: SerialNumber, device: DeviceId },
-    ReportFacts { device: DeviceId, facts: DeviceFacts },
+    UseCertificate {
+        serial: SerialNumber,
+        device: DeviceId,
+    },
+    ReportFacts {
+        device: DeviceId,
+        facts: DeviceFacts,
+    },
     /// A device's state changes; its valid certificates are revoked when a reason is given.
-    Transition { device: DeviceId, transition: DeviceTransition, revoke: Option<RevocationReason> },
-    RevokeCertificate { serial: SerialNumber, reason: RevocationReason },
+    Transition {
+        device: DeviceId,
+        transition: DeviceTransition,
+        revoke: Option<RevocationReason>,
+    },
+    RevokeCertificate {
+        serial: SerialNumber,
+        reason: RevocationReason,
+    },
     /// Revokes all certificates of a device and ends its record. The certificates' rows stay until
     /// they expired, for the revocation list.
-    DeleteDevice { device: DeviceId },
-    PublishCrl { number: i64, this_update: Timestamp, next_update: Timestamp, der: Vec<u8> },
+    DeleteDevice {
+        device: DeviceId,
+    },
+    PublishCrl {
+        number: i64,
+        this_update: Timestamp,
+        next_update: Timestamp,
+        der: Vec<u8>,
+    },
     /// Nothing changed, but somebody should know: a log-in that was refused, a server's certificate.
     Noted(Note),
 }
@@ -136,9 +182,14 @@ pub enum Applied {
     Unchanged,
     /// The certificate that is recorded for this device and key. `repeated`: it was issued before,
     /// to the same request whose answer was lost.
-    Issued { certificate: Box<Certificate>, repeated: bool },
+    Issued {
+        certificate: Box<Certificate>,
+        repeated: bool,
+    },
     /// How many certificates were revoked.
-    Revoked { certificates: u64 },
+    Revoked {
+        certificates: u64,
+    },
 }
 
 /// Why a change was not applied.
@@ -190,19 +241,41 @@ impl Kind {
                 token.name.clone(),
                 json!({ "role": token.role, "expires_at": token.expires_at }),
             ),
-            Kind::Enroll { device, certificate } => issued("enrolled", applied, certificate, json!({
-                "owner": device.owner, "user_name": device.user_name,
-            })),
-            Kind::Renew { certificate, replaces } => {
-                issued("renewed", applied, certificate, json!({ "replaces": replaces }))
-            }
-            Kind::UseCertificate { serial, device } => {
-                ("certificate-used", device.to_string(), json!({ "serial": serial }))
-            }
-            Kind::ReportFacts { device, facts } => {
-                ("facts-changed", device.to_string(), json!({ "facts": facts }))
-            }
-            Kind::Transition { device, transition, revoke } => (
+            Kind::Enroll {
+                device,
+                certificate,
+            } => issued(
+                "enrolled",
+                applied,
+                certificate,
+                json!({
+                    "owner": device.owner, "user_name": device.user_name,
+                }),
+            ),
+            Kind::Renew {
+                certificate,
+                replaces,
+            } => issued(
+                "renewed",
+                applied,
+                certificate,
+                json!({ "replaces": replaces }),
+            ),
+            Kind::UseCertificate { serial, device } => (
+                "certificate-used",
+                device.to_string(),
+                json!({ "serial": serial }),
+            ),
+            Kind::ReportFacts { device, facts } => (
+                "facts-changed",
+                device.to_string(),
+                json!({ "facts": facts }),
+            ),
+            Kind::Transition {
+                device,
+                transition,
+                revoke,
+            } => (
                 match transition {
                     DeviceTransition::Block => "device-blocked",
                     DeviceTransition::Unblock => "device-unblocked",
@@ -211,24 +284,37 @@ impl Kind {
                 device.to_string(),
                 json!({ "reason": revoke, "certificates_revoked": revoked }),
             ),
-            Kind::RevokeCertificate { serial, reason } => {
-                ("certificate-revoked", serial.to_string(), json!({ "reason": reason }))
-            }
+            Kind::RevokeCertificate { serial, reason } => (
+                "certificate-revoked",
+                serial.to_string(),
+                json!({ "reason": reason }),
+            ),
             Kind::DeleteDevice { device } => (
                 "device-deleted",
                 device.to_string(),
                 json!({ "certificates_revoked": revoked }),
             ),
-            Kind::PublishCrl { number, this_update, next_update, .. } => (
+            Kind::PublishCrl {
+                number,
+                this_update,
+                next_update,
+                ..
+            } => (
                 "crl-published",
                 number.to_string(),
                 json!({ "this_update": this_update, "next_update": next_update }),
             ),
-            Kind::Noted(note) => {
-                (note.action, note.subject.clone(), json!({ "detail": note.detail }))
-            }
+            Kind::Noted(note) => (
+                note.action,
+                note.subject.clone(),
+                json!({ "detail": note.detail }),
+            ),
         };
-        Some(Entry { action, subject, payload })
+        Some(Entry {
+            action,
+            subject,
+            payload,
+        })
     }
 }
 
@@ -245,7 +331,11 @@ fn issued(
     };
     payload["serial"] = json!(recorded);
     if repeated {
-        return ("certificate-repeated", certificate.device.to_string(), payload);
+        return (
+            "certificate-repeated",
+            certificate.device.to_string(),
+            payload,
+        );
     }
     payload["subject"] = json!(certificate.subject);
     payload["not_after"] = json!(certificate.not_after);

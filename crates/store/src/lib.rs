@@ -16,15 +16,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{CertificateState, DeviceId, DeviceState, KeyDigest, Pin, Rng, SerialNumber, Timestamp, TokenDigest};
+use domain::{
+    CertificateState, DeviceId, DeviceState, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
+    TokenDigest,
+};
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
     Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
 };
 pub use model::{
-    Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl, Device, DeviceFilter, Page,
-    Revocation, Segment, Standing, Token, Usage,
+    Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl, Device, DeviceFilter,
+    Page, Revocation, Segment, Standing, Token, Usage,
 };
 
 /// Where the records live.
@@ -42,7 +45,9 @@ pub enum Location {
 pub enum Unavailable {
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
-    #[error("the database was made by a newer version of this program (schema {0}); upgrade this node")]
+    #[error(
+        "the database was made by a newer version of this program (schema {0}); upgrade this node"
+    )]
     NewerSchema(i64),
     #[error("the database's schema cannot be brought up to date: {0}")]
     Migration(String),
@@ -81,7 +86,10 @@ impl Store {
                 (database.clone(), database)
             }
         };
-        Ok(Self { reads, writer: writer::Writer::start(backend, node.to_owned(), rng) })
+        Ok(Self {
+            reads,
+            writer: writer::Writer::start(backend, node.to_owned(), rng),
+        })
     }
 
     /// Applies `changes` in their order, durably. Each has its own outcome: a conflict of one never
@@ -100,7 +108,10 @@ impl Store {
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn commit_one(&self, change: Change) -> Result<Result<Applied, Conflict>, Unavailable> {
+    pub async fn commit_one(
+        &self,
+        change: Change,
+    ) -> Result<Result<Applied, Conflict>, Unavailable> {
         let mut outcomes = self.commit(vec![change]).await?;
         outcomes.pop().ok_or(Unavailable::Stopping)
     }
@@ -151,7 +162,8 @@ pub trait Reads: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), Unavailable>;
 
     async fn account(&self, name: &str) -> Result<Option<Account>, Unavailable>;
-    async fn accounts(&self, after: Option<&str>, limit: u32) -> Result<Page<Account>, Unavailable>;
+    async fn accounts(&self, after: Option<&str>, limit: u32)
+    -> Result<Page<Account>, Unavailable>;
     async fn token(&self, digest: &TokenDigest) -> Result<Option<Token>, Unavailable>;
 
     /// What decides at each request of a device: one indexed read.
@@ -164,9 +176,17 @@ pub trait Reads: Send + Sync + 'static {
         device: DeviceId,
         key: KeyDigest,
     ) -> Result<Option<Certificate>, Unavailable>;
-    async fn certificates(&self, filter: &CertificateFilter) -> Result<Page<Certificate>, Unavailable>;
+    async fn certificates(
+        &self,
+        filter: &CertificateFilter,
+    ) -> Result<Page<Certificate>, Unavailable>;
     /// How much an account has used of its limits.
-    async fn usage(&self, owner: &str, now: Timestamp, since: Timestamp) -> Result<Usage, Unavailable>;
+    async fn usage(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        since: Timestamp,
+    ) -> Result<Usage, Unavailable>;
 
     /// Revoked certificates that belong on a list made at `now`: entries stay until one list after
     /// expiry, so `expired_after` lies a list's life before `now`.
@@ -174,7 +194,11 @@ pub trait Reads: Send + Sync + 'static {
     async fn crl(&self) -> Result<Option<Crl>, Unavailable>;
 
     /// Audit events, newest first.
-    async fn audit_events(&self, before: Option<&str>, limit: u32) -> Result<Page<AuditEvent>, Unavailable>;
+    async fn audit_events(
+        &self,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<AuditEvent>, Unavailable>;
     async fn segments(&self) -> Result<Vec<Segment>, Unavailable>;
     /// Events of one segment in order, from `number` on.
     async fn segment_events(
@@ -187,7 +211,9 @@ pub trait Reads: Send + Sync + 'static {
     /// The last event of each segment.
     async fn heads(&self) -> Result<Vec<Head>, Unavailable>;
     /// Devices by state, certificates by state: for metrics and the overview.
-    async fn counts(&self) -> Result<(Vec<(DeviceState, i64)>, Vec<(CertificateState, i64)>), Unavailable>;
+    async fn counts(
+        &self,
+    ) -> Result<(Vec<(DeviceState, i64)>, Vec<(CertificateState, i64)>), Unavailable>;
 
     #[doc(hidden)]
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;

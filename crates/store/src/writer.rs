@@ -6,10 +6,10 @@ use async_trait::async_trait;
 use domain::{Rng, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Unavailable;
 use crate::audit;
 use crate::change::{Applied, Change, Conflict};
 use crate::model::{AuditEvent, Segment};
-use crate::Unavailable;
 
 type Outcomes = Vec<Result<Applied, Conflict>>;
 
@@ -61,7 +61,10 @@ impl Writer {
         }
         let (reply, answer) = oneshot::channel();
         let request = Request { changes, reply };
-        self.queue.send(request).await.map_err(|_| Unavailable::Stopping)?;
+        self.queue
+            .send(request)
+            .await
+            .map_err(|_| Unavailable::Stopping)?;
         answer.await.map_err(|_| Unavailable::Stopping)?
     }
 }
@@ -114,7 +117,9 @@ async fn write(
     let mut attempt = 0;
     loop {
         let mut next = chain.clone();
-        let outcome = backend.transact(changes, &mut |outcomes| next.record(changes, outcomes)).await;
+        let outcome = backend
+            .transact(changes, &mut |outcomes| next.record(changes, outcomes))
+            .await;
         match outcome {
             Ok(outcomes) => {
                 *chain = next;
@@ -134,7 +139,9 @@ async fn write(
 }
 
 fn is_transient(error: &Unavailable) -> bool {
-    let Unavailable::Database(sqlx::Error::Database(error)) = error else { return false };
+    let Unavailable::Database(sqlx::Error::Database(error)) = error else {
+        return false;
+    };
     // PostgreSQL: serialization_failure, deadlock_detected.
     matches!(error.code().as_deref(), Some("40001" | "40P01"))
 }
@@ -151,14 +158,25 @@ struct Chain {
 
 impl Chain {
     fn new(node: String, rng: Arc<dyn Rng>) -> Self {
-        Self { node, rng, segment: None, number: 0, hash: [0; 32] }
+        Self {
+            node,
+            rng,
+            segment: None,
+            number: 0,
+            hash: [0; 32],
+        }
     }
 
     fn record(&mut self, changes: &[Change], outcomes: &Outcomes) -> Recorded {
-        let mut recorded = Recorded { segment: None, events: Vec::new() };
+        let mut recorded = Recorded {
+            segment: None,
+            events: Vec::new(),
+        };
         for (change, outcome) in changes.iter().zip(outcomes) {
             let Ok(applied) = outcome else { continue };
-            let Some(entry) = change.kind.entry(applied) else { continue };
+            let Some(entry) = change.kind.entry(applied) else {
+                continue;
+            };
             let segment = match &self.segment {
                 Some(segment) => segment.id,
                 None => {
@@ -192,7 +210,11 @@ impl Chain {
     fn begin(&mut self, at: Timestamp) -> Segment {
         let mut id = [0; 16];
         self.rng.fill(&mut id);
-        let segment = Segment { id, node: self.node.clone(), started_at: millisecond(at) };
+        let segment = Segment {
+            id,
+            node: self.node.clone(),
+            started_at: millisecond(at),
+        };
         self.hash = audit::genesis(&segment);
         self.number = 0;
         self.segment = Some(segment.clone());

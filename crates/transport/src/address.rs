@@ -39,9 +39,13 @@ impl FromStr for ServerAddress {
     type Err = InvalidAddress;
 
     fn from_str(given: &str) -> Result<Self, InvalidAddress> {
-        let invalid = || InvalidAddress(given.chars().take(80).filter(|c| !c.is_control()).collect());
+        let invalid =
+            || InvalidAddress(given.chars().take(80).filter(|c| !c.is_control()).collect());
         let text = given.trim();
-        let text = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+        let text = text
+            .strip_prefix("https://")
+            .unwrap_or(text)
+            .trim_end_matches('/');
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']').ok_or_else(invalid)?;
             (host, rest.strip_prefix(':'))
@@ -52,11 +56,18 @@ impl FromStr for ServerAddress {
             (text, None)
         };
         let port = match port {
-            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(invalid)?,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)
+                .ok_or_else(invalid)?,
             None => Self::DEFAULT_PORT,
         };
         ServerName::try_from(host).map_err(|_| invalid())?;
-        Ok(Self { host: host.to_ascii_lowercase(), port })
+        Ok(Self {
+            host: host.to_ascii_lowercase(),
+            port,
+        })
     }
 }
 
@@ -78,7 +89,9 @@ impl Serialize for ServerAddress {
 
 impl<'de> Deserialize<'de> for ServerAddress {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -95,9 +108,20 @@ mod tests {
             ("[::1]:9000", "[::1]:9000"),
             ("::1", "[::1]:8444"),
         ] {
-            assert_eq!(given.parse::<ServerAddress>().expect(given).to_string(), written);
+            assert_eq!(
+                given.parse::<ServerAddress>().expect(given).to_string(),
+                written
+            );
         }
-        for given in ["", "a b", "host:", "host:0", "host:99999", "[::1", "http//x/y"] {
+        for given in [
+            "",
+            "a b",
+            "host:",
+            "host:0",
+            "host:99999",
+            "[::1",
+            "http//x/y",
+        ] {
             assert!(given.parse::<ServerAddress>().is_err(), "{given}");
         }
     }

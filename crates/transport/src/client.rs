@@ -45,7 +45,10 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     #[error("cannot reach {address}: {reason}")]
-    Unreachable { address: ServerAddress, reason: String },
+    Unreachable {
+        address: ServerAddress,
+        reason: String,
+    },
     #[error("the server at {address} is not trusted: {reason}")]
     NotTrusted {
         address: ServerAddress,
@@ -54,9 +57,15 @@ pub enum TransportError {
         reason: String,
     },
     #[error("the server at {address} refuses this client's certificate: {reason}")]
-    Refused { address: ServerAddress, reason: String },
+    Refused {
+        address: ServerAddress,
+        reason: String,
+    },
     #[error("the connection to {address} broke: {reason}")]
-    Broken { address: ServerAddress, reason: String },
+    Broken {
+        address: ServerAddress,
+        reason: String,
+    },
 }
 
 /// A request to a site. `path` begins with a slash.
@@ -74,7 +83,12 @@ impl Request {
     }
 
     pub fn new(method: Method, path: impl Into<String>, body: impl Into<Bytes>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: body.into() }
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: body.into(),
+        }
     }
 
     /// Adds a header.
@@ -138,13 +152,21 @@ impl Client {
             None => builder.with_no_client_auth(),
             Some(identity) => builder
                 .with_client_auth_cert(
-                    identity.chain.into_iter().map(CertificateDer::from).collect(),
+                    identity
+                        .chain
+                        .into_iter()
+                        .map(CertificateDer::from)
+                        .collect(),
                     PrivatePkcs8KeyDer::from(identity.key.to_vec()).into(),
                 )
                 .map_err(setup)?,
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { address, config: Arc::new(config), observed })
+        Ok(Self {
+            address,
+            config: Arc::new(config),
+            observed,
+        })
     }
 
     pub fn address(&self) -> &ServerAddress {
@@ -169,7 +191,8 @@ impl Client {
             let tcp = TcpStream::connect((self.address.host(), self.address.port()))
                 .await
                 .map_err(|error| unreachable(plain(&error)))?;
-            tcp.set_nodelay(true).map_err(|error| unreachable(plain(&error)))?;
+            tcp.set_nodelay(true)
+                .map_err(|error| unreachable(plain(&error)))?;
             let tls = TlsConnector::from(self.config.clone())
                 .connect(self.address.server_name(), tcp)
                 .await
@@ -178,7 +201,10 @@ impl Client {
                 .await
                 .map_err(|error| self.classify(&error))?;
             tokio::spawn(driver);
-            Ok(Connection { address: self.address.clone(), sender })
+            Ok(Connection {
+                address: self.address.clone(),
+                sender,
+            })
         };
         tokio::time::timeout(CONNECT_LIMIT, opening)
             .await
@@ -209,7 +235,10 @@ impl Connection {
     /// When no answer came.
     pub async fn send(&mut self, request: Request) -> Result<Response, TransportError> {
         let address = self.address.clone();
-        let broken = |reason: String| TransportError::Broken { address: address.clone(), reason };
+        let broken = |reason: String| TransportError::Broken {
+            address: address.clone(),
+            reason,
+        };
         let mut message = hyper::Request::builder()
             .method(request.method)
             .uri(request.path)
@@ -232,7 +261,11 @@ impl Connection {
                 .collect()
                 .await
                 .map_err(|error| broken(error.to_string()))?;
-            Ok(Response { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
+            Ok(Response {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body: body.to_bytes(),
+            })
         };
         tokio::time::timeout(ANSWER_LIMIT, exchange)
             .await
@@ -257,8 +290,14 @@ fn classify(
             address,
             reason: format!("{alert:?}"),
         },
-        Some(other) => TransportError::Broken { address, reason: other.to_string() },
-        None => TransportError::Broken { address, reason: plain(error) },
+        Some(other) => TransportError::Broken {
+            address,
+            reason: other.to_string(),
+        },
+        None => TransportError::Broken {
+            address,
+            reason: plain(error),
+        },
     }
 }
 
@@ -283,7 +322,9 @@ fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Erro
 fn in_words(why: &rustls::CertificateError) -> String {
     use rustls::CertificateError::*;
     match why {
-        UnknownIssuer => "its certificate comes from an authority that is not known here".to_owned(),
+        UnknownIssuer => {
+            "its certificate comes from an authority that is not known here".to_owned()
+        }
         NotValidForName | NotValidForNameContext { .. } => {
             "its certificate is for another name".to_owned()
         }

@@ -49,7 +49,9 @@ impl ServerTls {
             Some(ders) => {
                 let mut roots = RootCertStore::empty();
                 for der in ders {
-                    roots.add(CertificateDer::from(der.clone())).map_err(|error| setup(&error))?;
+                    roots
+                        .add(CertificateDer::from(der.clone()))
+                        .map_err(|error| setup(&error))?;
                 }
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -61,7 +63,11 @@ impl ServerTls {
         };
         let mut config = builder
             .with_single_cert(
-                identity.chain.into_iter().map(CertificateDer::from).collect(),
+                identity
+                    .chain
+                    .into_iter()
+                    .map(CertificateDer::from)
+                    .collect(),
                 PrivatePkcs8KeyDer::from(identity.key.to_vec()).into(),
             )
             .map_err(|error| setup(&error))?;
@@ -84,5 +90,8 @@ impl ServerTls {
 /// The certificate (DER) that the client of a connection showed; verified during the handshake.
 pub fn peer_certificate(stream: &TlsStream<TcpStream>) -> Option<&[u8]> {
     let (_, connection) = stream.get_ref();
-    connection.peer_certificates().and_then(|chain| chain.first()).map(|der| der.as_ref())
+    connection
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|der| der.as_ref())
 }

@@ -52,7 +52,11 @@ impl TrustVerifier {
             Trust::System => Rule::Roots(store_of(rustls_native_certs::load_native_certs().certs)),
             Trust::Unverified => Rule::Unverified,
         };
-        Self { rule, provider, observed }
+        Self {
+            rule,
+            provider,
+            observed,
+        }
     }
 }
 
@@ -64,7 +68,9 @@ fn store_of(ders: impl IntoIterator<Item = CertificateDer<'static>>) -> RootCert
 
 /// The pin of the last certificate of a chain: a site sends its root along.
 fn pin_of(chain_end: &CertificateDer<'_>) -> Option<Pin> {
-    Certificate::from_der(chain_end).ok().map(|root| Pin::new(root.key()))
+    Certificate::from_der(chain_end)
+        .ok()
+        .map(|root| Pin::new(root.key()))
 }
 
 impl ServerCertVerifier for TrustVerifier {
@@ -127,6 +133,8 @@ impl ServerCertVerifier for TrustVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

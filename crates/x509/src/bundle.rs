@@ -28,18 +28,26 @@ pub enum InvalidBundle {
 pub fn certs_only_to_base64(certificates: &[&[u8]]) -> Result<String, InvalidBundle> {
     let mut set = SetOfVec::new();
     for der in certificates {
-        set.insert(CertificateChoices::Certificate(x509_cert::Certificate::from_der(der)?))?;
+        set.insert(CertificateChoices::Certificate(
+            x509_cert::Certificate::from_der(der)?,
+        ))?;
     }
     let signed = SignedData {
         version: CmsVersion::V1,
         digest_algorithms: SetOfVec::default(),
-        encap_content_info: EncapsulatedContentInfo { econtent_type: ID_DATA, econtent: None },
+        encap_content_info: EncapsulatedContentInfo {
+            econtent_type: ID_DATA,
+            econtent: None,
+        },
         certificates: Some(CertificateSet(set)),
         crls: None,
         signer_infos: SignerInfos(SetOfVec::default()),
     };
     let content = Any::encode_from(&signed)?;
-    let message = ContentInfo { content_type: ID_SIGNED_DATA, content };
+    let message = ContentInfo {
+        content_type: ID_SIGNED_DATA,
+        content,
+    };
     Ok(crate::pem::wrapped(&message.to_der()?))
 }
 
@@ -48,11 +56,18 @@ pub fn certs_only_to_base64(certificates: &[&[u8]]) -> Result<String, InvalidBun
 /// # Errors
 /// When it is not base64, not certs-only, or empty.
 pub fn certs_only_from_base64(text: &[u8]) -> Result<Vec<Vec<u8>>, InvalidBundle> {
-    let text: Vec<u8> = text.iter().copied().filter(|b| !b.is_ascii_whitespace()).collect();
+    let text: Vec<u8> = text
+        .iter()
+        .copied()
+        .filter(|b| !b.is_ascii_whitespace())
+        .collect();
     let der = BASE64.decode(&text).map_err(|_| InvalidBundle::Base64)?;
     let message = ContentInfo::from_der(&der)?;
     let signed: SignedData = message.content.decode_as()?;
-    let certificates = signed.certificates.map(|set| set.0.into_vec()).unwrap_or_default();
+    let certificates = signed
+        .certificates
+        .map(|set| set.0.into_vec())
+        .unwrap_or_default();
     let ders = certificates
         .iter()
         .map(|choice| match choice {
@@ -60,5 +75,9 @@ pub fn certs_only_from_base64(text: &[u8]) -> Result<Vec<Vec<u8>>, InvalidBundle
             CertificateChoices::Other(_) => Err(InvalidBundle::Empty),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    if ders.is_empty() { Err(InvalidBundle::Empty) } else { Ok(ders) }
+    if ders.is_empty() {
+        Err(InvalidBundle::Empty)
+    } else {
+        Ok(ders)
+    }
 }

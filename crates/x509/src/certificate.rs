@@ -106,13 +106,16 @@ impl Certificate {
 }
 
 fn device_of(certificate: &X509Certificate<'_>) -> Option<DeviceId> {
-    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectAlternativeName(names) => {
-            names.general_names.iter().find_map(|name| match name {
-                GeneralName::URI(uri) => DeviceId::from_urn(uri).ok(),
-                _ => None,
-            })
-        }
-        _ => None,
-    })
+    certificate
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => {
+                names.general_names.iter().find_map(|name| match name {
+                    GeneralName::URI(uri) => DeviceId::from_urn(uri).ok(),
+                    _ => None,
+                })
+            }
+            _ => None,
+        })
 }

@@ -40,14 +40,19 @@ impl CertificateList {
                 Ok(RevokedEntry {
                     serial: SerialNumber::from_bytes(entry.raw_serial()).map_err(|_| InvalidCrl)?,
                     at: time(entry.revocation_date.timestamp())?,
-                    reason: entry.reason_code().map_or(RevocationReason::Unspecified, |(_, code)| reason(code)),
+                    reason: entry
+                        .reason_code()
+                        .map_or(RevocationReason::Unspecified, |(_, code)| reason(code)),
                 })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             issuer: list.issuer().to_string(),
             this_update: time(list.last_update().timestamp())?,
-            next_update: list.next_update().map(|at| time(at.timestamp())).transpose()?,
+            next_update: list
+                .next_update()
+                .map(|at| time(at.timestamp()))
+                .transpose()?,
             revoked,
         })
     }

@@ -9,7 +9,11 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     for part in parts {
         context.update(part);
     }
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    context
+        .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 /// The digest that names a public key: SHA-256 of its DER SubjectPublicKeyInfo.

@@ -27,7 +27,9 @@ impl PrivateKey {
     /// # Errors
     /// When `pem` is not one PKCS#8 private key.
     pub fn from_pem(pem: &str) -> Result<Self, InvalidKey> {
-        rcgen::KeyPair::from_pem(pem).map(Self).map_err(|_| InvalidKey)
+        rcgen::KeyPair::from_pem(pem)
+            .map(Self)
+            .map_err(|_| InvalidKey)
     }
 
     pub fn to_pem(&self) -> Zeroizing<String> {

@@ -16,3 +16,17 @@ pub use digest::{key_digest, sha256};
 pub use key::{InvalidKey, PrivateKey, signature_matches};
 pub use pem::{certificates_from_pem, certificates_to_pem};
 pub use request::{CertificateRequest, InvalidRequest, KeyType, Wishes, request_der, request_pem};
+
+/// What tests of other crates need; nothing that a program uses.
+#[doc(hidden)]
+pub mod testing {
+    /// A self-signed certificate (DER).
+    pub fn self_signed(key: &crate::PrivateKey) -> Vec<u8> {
+        let parameters = rcgen::CertificateParams::default();
+        let signed = parameters.self_signed(key.as_rcgen());
+        signed
+            .expect("a key can sign its own certificate")
+            .der()
+            .to_vec()
+    }
+}

@@ -9,12 +9,16 @@ use rustls_pki_types::pem::PemObject;
 /// # Errors
 /// When a block is broken.
 pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, rustls_pki_types::pem::Error> {
-    CertificateDer::pem_slice_iter(pem).map(|der| der.map(|der| der.to_vec())).collect()
+    CertificateDer::pem_slice_iter(pem)
+        .map(|der| der.map(|der| der.to_vec()))
+        .collect()
 }
 
 /// The certificates one after the other as PEM.
 pub fn certificates_to_pem<'a>(ders: impl IntoIterator<Item = &'a [u8]>) -> String {
-    ders.into_iter().map(|der| armoured("CERTIFICATE", der)).collect()
+    ders.into_iter()
+        .map(|der| armoured("CERTIFICATE", der))
+        .collect()
 }
 
 pub(crate) fn armoured(label: &str, der: &[u8]) -> String {

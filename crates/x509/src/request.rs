@@ -50,7 +50,9 @@ pub enum InvalidRequest {
     Structure,
     #[error("the request's signature does not match its public key")]
     Signature,
-    #[error("the request's public key is of a kind that is not accepted (P-256, P-384, RSA 2048 to 4096)")]
+    #[error(
+        "the request's public key is of a kind that is not accepted (P-256, P-384, RSA 2048 to 4096)"
+    )]
     KeyType,
 }
 
@@ -70,7 +72,9 @@ impl CertificateRequest {
         if base64.is_empty() {
             return Err(InvalidRequest::Empty);
         }
-        let der = BASE64.decode(base64.as_bytes()).map_err(|_| InvalidRequest::Base64)?;
+        let der = BASE64
+            .decode(base64.as_bytes())
+            .map_err(|_| InvalidRequest::Base64)?;
         Self::from_der(&der)
     }
 
@@ -85,7 +89,9 @@ impl CertificateRequest {
         }
         let spki = &request.certification_request_info.subject_pki;
         let key_type = KeyType::of(spki)?;
-        request.verify_signature().map_err(|_| InvalidRequest::Signature)?;
+        request
+            .verify_signature()
+            .map_err(|_| InvalidRequest::Signature)?;
         Ok(Self {
             spki_der: spki.raw.to_vec(),
             key: crate::key_digest(spki.raw),
@@ -124,7 +130,8 @@ impl KeyType {
             Some(parameters.as_oid().ok()?.to_id_string())
         };
         match (algorithm.as_str(), spki.parsed().map_err(|_| unsupported)?) {
-            (EC_PUBLIC_KEY, PublicKey::EC(point)) => match (curve().as_deref(), point.data().len()) {
+            (EC_PUBLIC_KEY, PublicKey::EC(point)) => match (curve().as_deref(), point.data().len())
+            {
                 // Uncompressed points alone (RFC 5480 section 2.2 lets a CA choose).
                 (Some("1.2.840.10045.3.1.7"), 65) => Ok(Self::P256),
                 (Some("1.3.132.0.34"), 97) => Ok(Self::P384),
@@ -133,7 +140,11 @@ impl KeyType {
             (RSA_ENCRYPTION, PublicKey::RSA(rsa)) => {
                 let bits = rsa.key_size();
                 let exponent = rsa.try_exponent().map_err(|_| unsupported)?;
-                if (2048..=4096).contains(&bits) && bits % 8 == 0 && exponent >= 65_537 && exponent % 2 == 1 {
+                if (2048..=4096).contains(&bits)
+                    && bits % 8 == 0
+                    && exponent >= 65_537
+                    && exponent % 2 == 1
+                {
                     Ok(Self::Rsa(bits))
                 } else {
                     Err(unsupported)
@@ -164,7 +175,11 @@ impl Wishes {
             match extension {
                 ParsedExtension::BasicConstraints(constraints) => wishes.ca |= constraints.ca,
                 ParsedExtension::SubjectAlternativeName(names) => wishes.alternative_names.extend(
-                    names.general_names.iter().take(8).map(|name| short(&name.to_string())),
+                    names
+                        .general_names
+                        .iter()
+                        .take(8)
+                        .map(|name| short(&name.to_string())),
                 ),
                 _ => {}
             }
@@ -183,9 +198,14 @@ fn short(text: &str) -> String {
 pub fn request_der(key: &PrivateKey, common_name: &str) -> Vec<u8> {
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, common_name);
     let request = parameters.serialize_request(key.as_rcgen());
-    request.expect("a request of a name and a key can always be written").der().to_vec()
+    request
+        .expect("a request of a name and a key can always be written")
+        .der()
+        .to_vec()
 }
 
 /// [`request_der`] as PEM.
@@ -205,7 +225,11 @@ mod tests {
         let key = PrivateKey::generate();
         let mut parameters = CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let der = parameters.serialize_request(key.as_rcgen()).unwrap().der().to_vec();
+        let der = parameters
+            .serialize_request(key.as_rcgen())
+            .unwrap()
+            .der()
+            .to_vec();
         let request = CertificateRequest::from_der(&der).unwrap();
         assert_eq!(request.key(), key.digest());
         assert_eq!(request.key_type(), KeyType::P256);
@@ -218,8 +242,18 @@ mod tests {
         let pem = request_pem(&key, "mac-1");
         let der = request_der(&key, "mac-1");
         let flat = BASE64.encode(&der);
-        for body in [pem.clone(), pem.replace('\n', "\r\n"), flat.clone(), format!("{flat}\n")] {
-            assert_eq!(CertificateRequest::from_body(body.as_bytes()).unwrap().key(), key.digest());
+        for body in [
+            pem.clone(),
+            pem.replace('\n', "\r\n"),
+            flat.clone(),
+            format!("{flat}\n"),
+        ] {
+            assert_eq!(
+                CertificateRequest::from_body(body.as_bytes())
+                    .unwrap()
+                    .key(),
+                key.digest()
+            );
         }
     }
 
@@ -234,12 +268,18 @@ mod tests {
             (b"*not base64*", InvalidRequest::Base64),
             (b"\xff\xfe", InvalidRequest::Base64),
             (b"aGVsbG8=", InvalidRequest::Structure),
-            (BASE64.encode(&longer).leak().as_bytes(), InvalidRequest::Structure),
+            (
+                BASE64.encode(&longer).leak().as_bytes(),
+                InvalidRequest::Structure,
+            ),
         ];
         for (body, expected) in rows {
             assert_eq!(CertificateRequest::from_body(body).unwrap_err(), expected);
         }
-        assert_eq!(CertificateRequest::from_der(&forged).unwrap_err(), InvalidRequest::Signature);
+        assert_eq!(
+            CertificateRequest::from_der(&forged).unwrap_err(),
+            InvalidRequest::Signature
+        );
     }
 
     proptest! {

@@ -38,7 +38,9 @@ impl Reads for Database {
             .bind(pin.to_string())
             .execute(&self.writer)
             .await?;
-        let row = sqlx::query("SELECT pin FROM site").fetch_one(&self.readers).await?;
+        let row = sqlx::query("SELECT pin FROM site")
+            .fetch_one(&self.readers)
+            .await?;
         let theirs: String = row.try_get("pin")?;
         if theirs == pin.to_string() {
             Ok(())
@@ -48,13 +50,19 @@ impl Reads for Database {
     }
 
     async fn ping(&self) -> Result<()> {
-        sqlx::query("SELECT one FROM site").fetch_optional(&self.readers).await?;
+        sqlx::query("SELECT one FROM site")
+            .fetch_optional(&self.readers)
+            .await?;
         Ok(())
     }
 
     async fn account(&self, name: &str) -> Result<Option<Account>> {
-        let sql = "SELECT id, name, common_name, password_hash, created_at FROM account WHERE name = $1";
-        let row = sqlx::query(sql).bind(name).fetch_optional(&self.readers).await?;
+        let sql =
+            "SELECT id, name, common_name, password_hash, created_at FROM account WHERE name = $1";
+        let row = sqlx::query(sql)
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await?;
         row.map(account).transpose()
     }
 
@@ -113,7 +121,9 @@ impl Reads for Database {
 
     async fn device(&self, id: DeviceId) -> Result<Option<Device>> {
         let mut query = QueryBuilder::<Db>::new(DEVICE);
-        query.push(" WHERE d.id = ").push_bind(id.as_bytes().to_vec());
+        query
+            .push(" WHERE d.id = ")
+            .push_bind(id.as_bytes().to_vec());
         let row = query.build().fetch_optional(&self.readers).await?;
         row.map(device).transpose()
     }
@@ -128,22 +138,41 @@ impl Reads for Database {
         if let Some(name) = &filter.name {
             // A range on the index, not LIKE: its case rules differ between databases.
             query.push(" AND d.host_name >= ").push_bind(name.clone());
-            query.push(" AND d.host_name < ").push_bind(format!("{name}\u{10ffff}"));
+            query
+                .push(" AND d.host_name < ")
+                .push_bind(format!("{name}\u{10ffff}"));
         }
-        if let Some((name, id)) = filter.after.as_deref().and_then(|after| after.rsplit_once('\n')) {
+        if let Some((name, id)) = filter
+            .after
+            .as_deref()
+            .and_then(|after| after.rsplit_once('\n'))
+        {
             let id: DeviceId = id.parse().map_err(corrupt)?;
-            query.push(" AND (d.host_name, d.id) > (").push_bind(name.to_owned());
+            query
+                .push(" AND (d.host_name, d.id) > (")
+                .push_bind(name.to_owned());
             query.push(", ").push_bind(id.as_bytes().to_vec()).push(")");
         }
-        query.push(" ORDER BY d.host_name, d.id LIMIT ").push_bind(i64::from(limit));
+        query
+            .push(" ORDER BY d.host_name, d.id LIMIT ")
+            .push_bind(i64::from(limit));
         let rows = query.build().fetch_all(&self.readers).await?;
-        page(rows, limit, device, |device| format!("{}\n{}", device.facts.host_name, device.id))
+        page(rows, limit, device, |device| {
+            format!("{}\n{}", device.facts.host_name, device.id)
+        })
     }
 
     async fn certificate(&self, serial: SerialNumber) -> Result<Option<Certificate>> {
         let mut query = QueryBuilder::<Db>::new(CERTIFICATE);
-        query.push(" WHERE c.serial = ").push_bind(serial.as_bytes().to_vec());
-        query.build().fetch_optional(&self.readers).await?.map(certificate).transpose()
+        query
+            .push(" WHERE c.serial = ")
+            .push_bind(serial.as_bytes().to_vec());
+        query
+            .build()
+            .fetch_optional(&self.readers)
+            .await?
+            .map(certificate)
+            .transpose()
     }
 
     async fn certificate_of_key(
@@ -152,9 +181,18 @@ impl Reads for Database {
         key: KeyDigest,
     ) -> Result<Option<Certificate>> {
         let mut query = QueryBuilder::<Db>::new(CERTIFICATE);
-        query.push(" WHERE c.device = ").push_bind(device.as_bytes().to_vec());
-        query.push(" AND c.key = ").push_bind(key.as_bytes().to_vec());
-        query.build().fetch_optional(&self.readers).await?.map(certificate).transpose()
+        query
+            .push(" WHERE c.device = ")
+            .push_bind(device.as_bytes().to_vec());
+        query
+            .push(" AND c.key = ")
+            .push_bind(key.as_bytes().to_vec());
+        query
+            .build()
+            .fetch_optional(&self.readers)
+            .await?
+            .map(certificate)
+            .transpose()
     }
 
     async fn certificates(&self, filter: &CertificateFilter) -> Result<Page<Certificate>> {
@@ -165,24 +203,45 @@ impl Reads for Database {
             query.push(" AND c.state = ").push_bind(state.word());
         }
         if let Some(device) = filter.device {
-            query.push(" AND c.device = ").push_bind(device.as_bytes().to_vec());
+            query
+                .push(" AND c.device = ")
+                .push_bind(device.as_bytes().to_vec());
         }
         if let Some(after) = filter.expires_after {
-            query.push(" AND c.not_after > ").push_bind(after.as_millisecond());
+            query
+                .push(" AND c.not_after > ")
+                .push_bind(after.as_millisecond());
         }
         if let Some(before) = filter.expires_before {
-            query.push(" AND c.not_after <= ").push_bind(before.as_millisecond());
+            query
+                .push(" AND c.not_after <= ")
+                .push_bind(before.as_millisecond());
         }
-        if let Some((end, serial)) = filter.after.as_deref().and_then(|after| after.split_once('/')) {
+        if let Some((end, serial)) = filter
+            .after
+            .as_deref()
+            .and_then(|after| after.split_once('/'))
+        {
             let end: i64 = end.parse().map_err(corrupt)?;
             let serial: SerialNumber = serial.parse().map_err(corrupt)?;
-            query.push(" AND (c.not_after, c.serial) > (").push_bind(end);
-            query.push(", ").push_bind(serial.as_bytes().to_vec()).push(")");
+            query
+                .push(" AND (c.not_after, c.serial) > (")
+                .push_bind(end);
+            query
+                .push(", ")
+                .push_bind(serial.as_bytes().to_vec())
+                .push(")");
         }
-        query.push(" ORDER BY c.not_after, c.serial LIMIT ").push_bind(i64::from(limit));
+        query
+            .push(" ORDER BY c.not_after, c.serial LIMIT ")
+            .push_bind(i64::from(limit));
         let rows = query.build().fetch_all(&self.readers).await?;
         page(rows, limit, certificate, |certificate| {
-            format!("{}/{}", certificate.not_after.as_millisecond(), certificate.serial)
+            format!(
+                "{}/{}",
+                certificate.not_after.as_millisecond(),
+                certificate.serial
+            )
         })
     }
 
@@ -196,7 +255,10 @@ impl Reads for Database {
             .bind(since.as_millisecond())
             .fetch_one(&self.readers)
             .await?;
-        Ok(Usage { live: row.try_get("live")?, issued: row.try_get("issued")? })
+        Ok(Usage {
+            live: row.try_get("live")?,
+            issued: row.try_get("issued")?,
+        })
     }
 
     async fn revocations(&self, expired_after: Timestamp) -> Result<Vec<Revocation>> {
@@ -238,12 +300,21 @@ impl Reads for Database {
         let cursor: Vec<&str> = before.unwrap_or("").split('/').collect();
         if let [at, segment, number] = cursor[..] {
             let at: i64 = at.parse().map_err(corrupt)?;
-            let segment = data_encoding::HEXLOWER.decode(segment.as_bytes()).map_err(corrupt)?;
+            let segment = data_encoding::HEXLOWER
+                .decode(segment.as_bytes())
+                .map_err(corrupt)?;
             let number: i64 = number.parse().map_err(corrupt)?;
             query.push(" WHERE (at, segment, number) < (").push_bind(at);
-            query.push(", ").push_bind(segment).push(", ").push_bind(number).push(")");
+            query
+                .push(", ")
+                .push_bind(segment)
+                .push(", ")
+                .push_bind(number)
+                .push(")");
         }
-        query.push(" ORDER BY at DESC, segment DESC, number DESC LIMIT ").push_bind(i64::from(limit));
+        query
+            .push(" ORDER BY at DESC, segment DESC, number DESC LIMIT ")
+            .push_bind(i64::from(limit));
         let rows = query.build().fetch_all(&self.readers).await?;
         page(rows, limit, event, |event| {
             let segment = data_encoding::HEXLOWER.encode(&event.segment);
@@ -252,9 +323,10 @@ impl Reads for Database {
     }
 
     async fn segments(&self) -> Result<Vec<Segment>> {
-        let rows = sqlx::query("SELECT id, node, started_at FROM audit_segment ORDER BY started_at, id")
-            .fetch_all(&self.readers)
-            .await?;
+        let rows =
+            sqlx::query("SELECT id, node, started_at FROM audit_segment ORDER BY started_at, id")
+                .fetch_all(&self.readers)
+                .await?;
         rows.into_iter()
             .map(|row| {
                 Ok(Segment {
@@ -275,8 +347,16 @@ impl Reads for Database {
         let mut query = QueryBuilder::<Db>::new(EVENT);
         query.push(" WHERE segment = ").push_bind(segment.to_vec());
         query.push(" AND number >= ").push_bind(number);
-        query.push(" ORDER BY number LIMIT ").push_bind(i64::from(limit));
-        query.build().fetch_all(&self.readers).await?.into_iter().map(event).collect()
+        query
+            .push(" ORDER BY number LIMIT ")
+            .push_bind(i64::from(limit));
+        query
+            .build()
+            .fetch_all(&self.readers)
+            .await?
+            .into_iter()
+            .map(event)
+            .collect()
     }
 
     async fn checkpoints(&self, after: i64, limit: u32) -> Result<Vec<Checkpoint>> {
@@ -322,13 +402,18 @@ impl Reads for Database {
         let devices = sqlx::query("SELECT state, COUNT(*) AS n FROM device GROUP BY state")
             .fetch_all(&self.readers)
             .await?;
-        let certificates = sqlx::query("SELECT state, COUNT(*) AS n FROM certificate GROUP BY state")
-            .fetch_all(&self.readers)
-            .await?;
-        let devices: Result<_> =
-            devices.iter().map(|row| Ok((word(row, "state")?, row.try_get("n")?))).collect();
-        let certificates: Result<_> =
-            certificates.iter().map(|row| Ok((word(row, "state")?, row.try_get("n")?))).collect();
+        let certificates =
+            sqlx::query("SELECT state, COUNT(*) AS n FROM certificate GROUP BY state")
+                .fetch_all(&self.readers)
+                .await?;
+        let devices: Result<_> = devices
+            .iter()
+            .map(|row| Ok((word(row, "state")?, row.try_get("n")?)))
+            .collect();
+        let certificates: Result<_> = certificates
+            .iter()
+            .map(|row| Ok((word(row, "state")?, row.try_get("n")?)))
+            .collect();
         Ok((devices?, certificates?))
     }
 
@@ -336,7 +421,8 @@ impl Reads for Database {
         for chunk in seen.chunks(5_000) {
             let mut query = QueryBuilder::<Db>::new("INSERT INTO device_seen (device, at) ");
             query.push_values(chunk, |mut row, (device, at)| {
-                row.push_bind(device.as_bytes().to_vec()).push_bind(at.as_millisecond());
+                row.push_bind(device.as_bytes().to_vec())
+                    .push_bind(at.as_millisecond());
             });
             query.push(
                 " ON CONFLICT (device) DO UPDATE SET at = excluded.at WHERE device_seen.at < excluded.at",
@@ -423,9 +509,8 @@ fn event(row: DbRow) -> Result<AuditEvent> {
         action: row.try_get("action")?,
         subject: row.try_get("subject")?,
         // What is no JSON any more was tampered with: shown as text, found by verification.
-        payload: payload.map(|text| {
-            serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
-        }),
+        payload: payload
+            .map(|text| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))),
         payload_digest: bytes(&row, "payload_digest")?,
         hash: bytes(&row, "hash")?,
     })
@@ -441,17 +526,24 @@ fn time(row: &DbRow, column: &str) -> Result<Timestamp> {
 
 fn optional_time(row: &DbRow, column: &str) -> Result<Option<Timestamp>> {
     let milliseconds: Option<i64> = row.try_get(column)?;
-    milliseconds.map(|at| Timestamp::from_millisecond(at).map_err(corrupt)).transpose()
+    milliseconds
+        .map(|at| Timestamp::from_millisecond(at).map_err(corrupt))
+        .transpose()
 }
 
-pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(row: &DbRow, column: &str) -> Result<T> {
+pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
+    row: &DbRow,
+    column: &str,
+) -> Result<T> {
     let word: String = row.try_get(column)?;
     word.parse().map_err(corrupt)
 }
 
 fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
     let bytes: Vec<u8> = row.try_get(column)?;
-    bytes.try_into().map_err(|_| corrupt(format!("{column} has another length")))
+    bytes
+        .try_into()
+        .map_err(|_| corrupt(format!("{column} has another length")))
 }
 
 pub(super) fn device_id(row: &DbRow, column: &str) -> Result<DeviceId> {

@@ -96,7 +96,10 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
                 Conflict::Exists(format!("the account `{}`", account.name))
             }))
         }
-        Kind::SetPassword { name, password_hash } => {
+        Kind::SetPassword {
+            name,
+            password_hash,
+        } => {
             let done = sqlx::query("UPDATE account SET password_hash = $2 WHERE name = $1")
                 .bind(name)
                 .bind(password_hash)
@@ -105,8 +108,10 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             Ok(one_row(done.rows_affected(), || no_account(name)))
         }
         Kind::RemoveAccount { name } => {
-            let done =
-                sqlx::query("DELETE FROM account WHERE name = $1").bind(name).execute(db).await?;
+            let done = sqlx::query("DELETE FROM account WHERE name = $1")
+                .bind(name)
+                .execute(db)
+                .await?;
             Ok(one_row(done.rows_affected(), || no_account(name)))
         }
         Kind::AddToken(token) => {
@@ -124,15 +129,25 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
                 Conflict::Exists(format!("the token `{}`", token.name))
             }))
         }
-        Kind::Enroll { device, certificate } => enroll(db, device, certificate, change.at).await,
-        Kind::Transition { device, transition, revoke } => {
-            transit(db, *device, *transition, *revoke, change.at).await
-        }
+        Kind::Enroll {
+            device,
+            certificate,
+        } => enroll(db, device, certificate, change.at).await,
+        Kind::Transition {
+            device,
+            transition,
+            revoke,
+        } => transit(db, *device, *transition, *revoke, change.at).await,
         Kind::RevokeCertificate { serial, reason } => {
             revoke_certificate(db, *serial, *reason, change.at).await
         }
         Kind::DeleteDevice { device } => delete_device(db, *device, change.at).await,
-        Kind::PublishCrl { number, this_update, next_update, der } => {
+        Kind::PublishCrl {
+            number,
+            this_update,
+            next_update,
+            der,
+        } => {
             let sql = "INSERT INTO crl (one, number, this_update, next_update, der) \
                  VALUES (1, $1, $2, $3, $4) ON CONFLICT (one) DO UPDATE SET number = excluded.number, \
                  this_update = excluded.this_update, next_update = excluded.next_update, \
@@ -154,7 +169,11 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
 }
 
 fn one_row(rows: u64, conflict: impl FnOnce() -> Conflict) -> Outcome {
-    if rows == 1 { Ok(Applied::Done) } else { Err(conflict()) }
+    if rows == 1 {
+        Ok(Applied::Done)
+    } else {
+        Err(conflict())
+    }
 }
 
 fn no_account(name: &str) -> Conflict {
@@ -225,7 +244,10 @@ async fn issue(
     let mut outcomes = Vec::with_capacity(certificates.len());
     for (certificate, at) in certificates {
         outcomes.push(if issued.contains(&certificate.serial) {
-            Ok(Applied::Issued { certificate: Box::new(recorded(certificate, *at)), repeated: false })
+            Ok(Applied::Issued {
+                certificate: Box::new(recorded(certificate, *at)),
+                repeated: false,
+            })
         } else {
             issued_before(db, certificate).await?
         });
@@ -242,14 +264,21 @@ async fn issued_before(db: &mut DbConnection, wanted: &NewCertificate) -> Result
         return Ok(Err(Conflict::DeviceNotActive(state)));
     }
     let mut query = QueryBuilder::<Db>::new(CERTIFICATE);
-    query.push(" WHERE c.device = ").push_bind(wanted.device.as_bytes().to_vec());
-    query.push(" AND c.key = ").push_bind(wanted.key.as_bytes().to_vec());
+    query
+        .push(" WHERE c.device = ")
+        .push_bind(wanted.device.as_bytes().to_vec());
+    query
+        .push(" AND c.key = ")
+        .push_bind(wanted.key.as_bytes().to_vec());
     let Some(row) = query.build().fetch_optional(&mut *db).await? else {
         return Ok(Err(Conflict::Exists("the serial number".to_owned())));
     };
     let found = certificate(row)?;
     Ok(if found.state == CertificateState::Valid {
-        Ok(Applied::Issued { certificate: Box::new(found), repeated: true })
+        Ok(Applied::Issued {
+            certificate: Box::new(found),
+            repeated: true,
+        })
     } else {
         Err(Conflict::KeySpent)
     })
@@ -281,11 +310,11 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
             _ => None,
         })
         .collect();
-    let mut query = QueryBuilder::<Db>::new(
-        "UPDATE certificate SET first_used_at = v.column2 FROM (",
-    );
+    let mut query =
+        QueryBuilder::<Db>::new("UPDATE certificate SET first_used_at = v.column2 FROM (");
     query.push_values(&used, |mut row, (serial, at)| {
-        row.push_bind(serial.as_bytes().to_vec()).push_bind(at.as_millisecond());
+        row.push_bind(serial.as_bytes().to_vec())
+            .push_bind(at.as_millisecond());
     });
     query.push(
         ") AS v WHERE certificate.serial = v.column1 AND certificate.first_used_at IS NULL \
@@ -294,8 +323,10 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
     let rows = query.build().fetch_all(&mut *db).await?;
     let first: HashSet<SerialNumber> = rows.iter().map(serial).collect::<Result<_>>()?;
     if !first.is_empty() {
-        let devices =
-            rows.iter().map(|row| device_id(row, "device")).collect::<Result<HashSet<_>>>()?;
+        let devices = rows
+            .iter()
+            .map(|row| device_id(row, "device"))
+            .collect::<Result<HashSet<_>>>()?;
         let mut query = QueryBuilder::<Db>::new(
             "UPDATE certificate SET state = 'superseded' WHERE state = 'valid' AND device IN (",
         );
@@ -310,7 +341,13 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
         );
         query.build().execute(&mut *db).await?;
     }
-    let outcome = |serial| Ok(if first.contains(serial) { Applied::Done } else { Applied::Unchanged });
+    let outcome = |serial| {
+        Ok(if first.contains(serial) {
+            Applied::Done
+        } else {
+            Applied::Unchanged
+        })
+    };
     Ok(used.iter().map(|(serial, _)| outcome(serial)).collect())
 }
 
@@ -322,8 +359,9 @@ async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outco
             last.insert(*device, facts);
         }
     }
-    let mut query =
-        QueryBuilder::<Db>::new("UPDATE device SET host_name = v.column2, facts = v.column3 FROM (");
+    let mut query = QueryBuilder::<Db>::new(
+        "UPDATE device SET host_name = v.column2, facts = v.column3 FROM (",
+    );
     query.push_values(last, |mut row, (device, facts)| {
         row.push_bind(device.as_bytes().to_vec())
             .push_bind(facts.host_name.clone())
@@ -331,7 +369,10 @@ async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outco
     });
     query.push(") AS v WHERE device.id = v.column1 RETURNING device.id");
     let rows = query.build().fetch_all(&mut *db).await?;
-    let known = rows.iter().map(|row| device_id(row, "id")).collect::<Result<HashSet<_>>>()?;
+    let known = rows
+        .iter()
+        .map(|row| device_id(row, "id"))
+        .collect::<Result<HashSet<_>>>()?;
     Ok(run
         .iter()
         .map(|change| match &change.kind {
@@ -443,8 +484,7 @@ async fn delete_device(db: &mut DbConnection, device: DeviceId, at: Timestamp) -
         .bind(device.as_bytes().to_vec())
         .execute(&mut *db)
         .await?;
-    let certificates =
-        revoke_all(db, device, RevocationReason::CessationOfOperation, at).await?;
+    let certificates = revoke_all(db, device, RevocationReason::CessationOfOperation, at).await?;
     Ok(Ok(Applied::Revoked { certificates }))
 }
 

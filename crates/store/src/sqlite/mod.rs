@@ -43,8 +43,10 @@ impl Database {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(256);
-        let writer =
-            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)

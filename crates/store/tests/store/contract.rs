@@ -13,7 +13,11 @@ fn random<const N: usize>() -> [u8; N] {
 }
 
 fn change(second: i64, kind: Kind) -> Change {
-    Change { at: at(second), by: Actor::site(), kind }
+    Change {
+        at: at(second),
+        by: Actor::site(),
+        kind,
+    }
 }
 
 fn device() -> NewDevice {
@@ -40,39 +44,72 @@ fn certificate(device: &NewDevice) -> NewCertificate {
 }
 
 fn enroll(device: &NewDevice, certificate: &NewCertificate) -> Kind {
-    Kind::Enroll { device: device.clone(), certificate: certificate.clone() }
+    Kind::Enroll {
+        device: device.clone(),
+        certificate: certificate.clone(),
+    }
 }
 
 async fn apply(store: &Store, second: i64, kind: Kind) -> Result<Applied, Conflict> {
-    store.commit_one(change(second, kind)).await.expect("the database works")
+    store
+        .commit_one(change(second, kind))
+        .await
+        .expect("the database works")
 }
 
 async fn enrolled(store: &Store) -> (NewDevice, NewCertificate) {
     let device = device();
     let certificate = certificate(&device);
-    apply(store, 0, enroll(&device, &certificate)).await.expect("enrolls");
+    apply(store, 0, enroll(&device, &certificate))
+        .await
+        .expect("enrolls");
     (device, certificate)
 }
 
-async fn renewed(store: &Store, second: i64, device: &NewDevice, old: &NewCertificate) -> NewCertificate {
+async fn renewed(
+    store: &Store,
+    second: i64,
+    device: &NewDevice,
+    old: &NewCertificate,
+) -> NewCertificate {
     let new = certificate(device);
-    let renew = Kind::Renew { certificate: new.clone(), replaces: old.serial };
+    let renew = Kind::Renew {
+        certificate: new.clone(),
+        replaces: old.serial,
+    };
     apply(store, second, renew).await.expect("renews");
     new
 }
 
 async fn state(store: &Store, serial: SerialNumber) -> CertificateState {
-    store.certificate(serial).await.expect("reads").expect("is there").state
+    store
+        .certificate(serial)
+        .await
+        .expect("reads")
+        .expect("is there")
+        .state
 }
 
 pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
     let store = place.open().await;
     let (device, first) = enrolled(&store).await;
     // The same key again, with another serial number: the site signed anew and must not hand that out.
-    let again = NewCertificate { serial: SerialNumber::from_entropy(random()), ..first.clone() };
-    for kind in [enroll(&device, &again), Kind::Renew { certificate: again.clone(), replaces: first.serial }] {
+    let again = NewCertificate {
+        serial: SerialNumber::from_entropy(random()),
+        ..first.clone()
+    };
+    for kind in [
+        enroll(&device, &again),
+        Kind::Renew {
+            certificate: again.clone(),
+            replaces: first.serial,
+        },
+    ] {
         match apply(&store, 1, kind).await {
-            Ok(Applied::Issued { certificate, repeated: true }) => {
+            Ok(Applied::Issued {
+                certificate,
+                repeated: true,
+            }) => {
                 assert_eq!(certificate.serial, first.serial);
                 assert_eq!(certificate.der, first.der);
             }
@@ -81,11 +118,26 @@ pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
     }
     // Both at once, in one batch.
     let new = certificate(&device);
-    let twin = NewCertificate { serial: SerialNumber::from_entropy(random()), ..new.clone() };
+    let twin = NewCertificate {
+        serial: SerialNumber::from_entropy(random()),
+        ..new.clone()
+    };
     let outcomes = store
         .commit(vec![
-            change(2, Kind::Renew { certificate: new, replaces: first.serial }),
-            change(2, Kind::Renew { certificate: twin, replaces: first.serial }),
+            change(
+                2,
+                Kind::Renew {
+                    certificate: new,
+                    replaces: first.serial,
+                },
+            ),
+            change(
+                2,
+                Kind::Renew {
+                    certificate: twin,
+                    replaces: first.serial,
+                },
+            ),
         ])
         .await
         .expect("commits");
@@ -98,11 +150,20 @@ pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
         .collect();
     assert_eq!(serials[0], serials[1]);
     // A key whose certificate was revoked is spent.
-    let revoke = Kind::RevokeCertificate { serial: first.serial, reason: RevocationReason::KeyCompromise };
+    let revoke = Kind::RevokeCertificate {
+        serial: first.serial,
+        reason: RevocationReason::KeyCompromise,
+    };
     apply(&store, 3, revoke).await.expect("revokes");
-    assert_eq!(apply(&store, 4, enroll(&device, &again)).await, Err(Conflict::KeySpent));
+    assert_eq!(
+        apply(&store, 4, enroll(&device, &again)).await,
+        Err(Conflict::KeySpent)
+    );
     // Another user's device is not taken over.
-    let other = NewDevice { owner: "local:bob".to_owned(), ..device.clone() };
+    let other = NewDevice {
+        owner: "local:bob".to_owned(),
+        ..device.clone()
+    };
     assert_eq!(
         apply(&store, 5, enroll(&other, &certificate(&device))).await,
         Err(Conflict::OtherOwner)
@@ -112,7 +173,11 @@ pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
 pub async fn a_batch_keeps_what_is_good_and_names_what_is_not(place: Place) {
     let store = place.open().await;
     let (blocked, first) = enrolled(&store).await;
-    let block = Kind::Transition { device: blocked.id, transition: DeviceTransition::Block, revoke: None };
+    let block = Kind::Transition {
+        device: blocked.id,
+        transition: DeviceTransition::Block,
+        revoke: None,
+    };
     apply(&store, 1, block).await.expect("blocks");
     let (good, good_first) = enrolled(&store).await;
     let stranger = device();
@@ -136,11 +201,22 @@ pub async fn a_batch_keeps_what_is_good_and_names_what_is_not(place: Place) {
         account("carol"),
         account("dave"),
     ];
-    let outcomes =
-        store.commit(kinds.into_iter().map(|kind| change(2, kind)).collect()).await.expect("commits");
+    let outcomes = store
+        .commit(kinds.into_iter().map(|kind| change(2, kind)).collect())
+        .await
+        .expect("commits");
     assert_eq!(outcomes[0], Ok(Applied::Done));
-    assert_eq!(outcomes[1], Err(Conflict::DeviceNotActive(DeviceState::Blocked)));
-    assert!(matches!(outcomes[2], Ok(Applied::Issued { repeated: false, .. })));
+    assert_eq!(
+        outcomes[1],
+        Err(Conflict::DeviceNotActive(DeviceState::Blocked))
+    );
+    assert!(matches!(
+        outcomes[2],
+        Ok(Applied::Issued {
+            repeated: false,
+            ..
+        })
+    ));
     assert!(matches!(outcomes[3], Err(Conflict::NotFound(_))));
     assert!(matches!(outcomes[4], Err(Conflict::Exists(_))));
     assert_eq!(outcomes[5], Ok(Applied::Done));
@@ -153,19 +229,39 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
     let (device, first) = enrolled(&store).await;
     let (other, other_first) = enrolled(&store).await;
     let second = renewed(&store, 10, &device, &first).await;
-    assert_eq!(state(&store, first.serial).await, CertificateState::Valid, "until the new one is used");
-    let used = Kind::UseCertificate { serial: second.serial, device: device.id };
+    assert_eq!(
+        state(&store, first.serial).await,
+        CertificateState::Valid,
+        "until the new one is used"
+    );
+    let used = Kind::UseCertificate {
+        serial: second.serial,
+        device: device.id,
+    };
     assert_eq!(apply(&store, 11, used.clone()).await, Ok(Applied::Done));
     assert_eq!(apply(&store, 12, used).await, Ok(Applied::Unchanged));
-    assert_eq!(state(&store, first.serial).await, CertificateState::Superseded);
+    assert_eq!(
+        state(&store, first.serial).await,
+        CertificateState::Superseded
+    );
     assert_eq!(state(&store, second.serial).await, CertificateState::Valid);
-    assert_eq!(state(&store, other_first.serial).await, CertificateState::Valid);
+    assert_eq!(
+        state(&store, other_first.serial).await,
+        CertificateState::Valid
+    );
     // The first use of an older one never supersedes a newer one.
     let third = renewed(&store, 20, &other, &other_first).await;
-    let used = Kind::UseCertificate { serial: other_first.serial, device: other.id };
+    let used = Kind::UseCertificate {
+        serial: other_first.serial,
+        device: other.id,
+    };
     apply(&store, 21, used).await.expect("uses");
     assert_eq!(state(&store, third.serial).await, CertificateState::Valid);
-    let standing = store.standing(second.serial).await.expect("reads").expect("is there");
+    let standing = store
+        .standing(second.serial)
+        .await
+        .expect("reads")
+        .expect("is there");
     assert!(standing.used && standing.certificate_state == CertificateState::Valid);
 }
 
@@ -173,13 +269,30 @@ pub async fn states_follow_their_diagram(place: Place) {
     use DeviceTransition::{Block, Retire, Unblock};
     let store = place.open().await;
     let (device, _) = enrolled(&store).await;
-    let go = |transition| Kind::Transition { device: device.id, transition, revoke: None };
-    assert_eq!(apply(&store, 1, go(Block)).await, Ok(Applied::Revoked { certificates: 0 }));
+    let go = |transition| Kind::Transition {
+        device: device.id,
+        transition,
+        revoke: None,
+    };
+    assert_eq!(
+        apply(&store, 1, go(Block)).await,
+        Ok(Applied::Revoked { certificates: 0 })
+    );
     assert_eq!(apply(&store, 2, go(Block)).await, Ok(Applied::Unchanged));
-    assert_eq!(apply(&store, 3, go(Unblock)).await, Ok(Applied::Revoked { certificates: 0 }));
+    assert_eq!(
+        apply(&store, 3, go(Unblock)).await,
+        Ok(Applied::Revoked { certificates: 0 })
+    );
     assert!(apply(&store, 4, go(Retire)).await.is_ok());
-    assert!(matches!(apply(&store, 5, go(Unblock)).await, Err(Conflict::Transition(_))));
-    let found = store.device(device.id).await.expect("reads").expect("is there");
+    assert!(matches!(
+        apply(&store, 5, go(Unblock)).await,
+        Err(Conflict::Transition(_))
+    ));
+    let found = store
+        .device(device.id)
+        .await
+        .expect("reads")
+        .expect("is there");
     assert_eq!(found.state, DeviceState::Retired);
 }
 
@@ -193,11 +306,25 @@ pub async fn leaving_revokes_and_the_revocations_are_listed(place: Place) {
         transition: DeviceTransition::Retire,
         revoke: Some(RevocationReason::CessationOfOperation),
     };
-    assert_eq!(apply(&store, 2, retire).await, Ok(Applied::Revoked { certificates: 2 }));
+    assert_eq!(
+        apply(&store, 2, retire).await,
+        Ok(Applied::Revoked { certificates: 2 })
+    );
     let listed = store.revocations(at(0)).await.expect("reads");
     assert_eq!(listed.len(), 2);
-    assert!(listed.iter().all(|entry| entry.reason == RevocationReason::CessationOfOperation));
-    assert_eq!(store.revocations(at(366 * 86_400)).await.expect("reads").len(), 0);
+    assert!(
+        listed
+            .iter()
+            .all(|entry| entry.reason == RevocationReason::CessationOfOperation)
+    );
+    assert_eq!(
+        store
+            .revocations(at(366 * 86_400))
+            .await
+            .expect("reads")
+            .len(),
+        0
+    );
 
     let publish = |number| Kind::PublishCrl {
         number,
@@ -207,15 +334,24 @@ pub async fn leaving_revokes_and_the_revocations_are_listed(place: Place) {
     };
     assert_eq!(apply(&store, 3, publish(2)).await, Ok(Applied::Done));
     assert_eq!(apply(&store, 3, publish(1)).await, Err(Conflict::CrlNumber));
-    assert_eq!(store.crl().await.expect("reads").expect("is there").der, vec![2]);
+    assert_eq!(
+        store.crl().await.expect("reads").expect("is there").der,
+        vec![2]
+    );
 }
 
 pub async fn deleting_a_device_keeps_its_revoked_certificates(place: Place) {
     let store = place.open().await;
     let (device, first) = enrolled(&store).await;
     let delete = Kind::DeleteDevice { device: device.id };
-    assert_eq!(apply(&store, 1, delete.clone()).await, Ok(Applied::Revoked { certificates: 1 }));
-    assert!(matches!(apply(&store, 2, delete).await, Err(Conflict::NotFound(_))));
+    assert_eq!(
+        apply(&store, 1, delete.clone()).await,
+        Ok(Applied::Revoked { certificates: 1 })
+    );
+    assert!(matches!(
+        apply(&store, 2, delete).await,
+        Err(Conflict::NotFound(_))
+    ));
     assert_eq!(store.standing(first.serial).await.expect("reads"), None);
     assert_eq!(store.revocations(at(0)).await.expect("reads").len(), 1);
 }
@@ -227,16 +363,39 @@ pub async fn lists_are_walked_in_pages_without_gap_or_repetition(place: Place) {
         let device = device();
         kinds.push(change(0, enroll(&device, &certificate(&device))));
         // Names repeat: the page must go on inside of a name.
-        let facts = DeviceFacts { host_name: format!("mac-{}", n / 5), ..DeviceFacts::default() };
-        kinds.push(change(0, Kind::ReportFacts { device: device.id, facts }));
+        let facts = DeviceFacts {
+            host_name: format!("mac-{}", n / 5),
+            ..DeviceFacts::default()
+        };
+        kinds.push(change(
+            0,
+            Kind::ReportFacts {
+                device: device.id,
+                facts,
+            },
+        ));
     }
-    assert!(store.commit(kinds).await.expect("commits").iter().all(Result::is_ok));
+    assert!(
+        store
+            .commit(kinds)
+            .await
+            .expect("commits")
+            .iter()
+            .all(Result::is_ok)
+    );
 
     let mut seen = Vec::new();
-    let mut filter = DeviceFilter { limit: 4, ..DeviceFilter::default() };
+    let mut filter = DeviceFilter {
+        limit: 4,
+        ..DeviceFilter::default()
+    };
     loop {
         let page = store.devices(&filter).await.expect("reads");
-        seen.extend(page.items.iter().map(|device| (device.facts.host_name.clone(), device.id)));
+        seen.extend(
+            page.items
+                .iter()
+                .map(|device| (device.facts.host_name.clone(), device.id)),
+        );
         filter.after = page.next;
         if filter.after.is_none() {
             break;
@@ -247,7 +406,11 @@ pub async fn lists_are_walked_in_pages_without_gap_or_repetition(place: Place) {
     seen.dedup();
     assert_eq!(seen.len(), 23);
 
-    let filter = DeviceFilter { name: Some("mac-2".to_owned()), limit: 100, ..DeviceFilter::default() };
+    let filter = DeviceFilter {
+        name: Some("mac-2".to_owned()),
+        limit: 100,
+        ..DeviceFilter::default()
+    };
     assert_eq!(store.devices(&filter).await.expect("reads").items.len(), 5);
 
     let mut filter = CertificateFilter {
@@ -271,7 +434,10 @@ pub async fn lists_are_walked_in_pages_without_gap_or_repetition(place: Place) {
     let mut events = Vec::new();
     let mut before = None;
     loop {
-        let page = store.audit_events(before.as_deref(), 7).await.expect("reads");
+        let page = store
+            .audit_events(before.as_deref(), 7)
+            .await
+            .expect("reads");
         events.extend(page.items.iter().map(|event| event.number));
         before = page.next;
         if before.is_none() {
@@ -280,7 +446,11 @@ pub async fn lists_are_walked_in_pages_without_gap_or_repetition(place: Place) {
     }
     assert_eq!(events, (1..=46).rev().collect::<Vec<_>>());
     // A cursor that nobody gave is an error, never a page.
-    let filter = CertificateFilter { after: Some("x/y".to_owned()), limit: 1, ..CertificateFilter::default() };
+    let filter = CertificateFilter {
+        after: Some("x/y".to_owned()),
+        limit: 1,
+        ..CertificateFilter::default()
+    };
     assert!(store.certificates(&filter).await.is_err());
 }
 
@@ -307,24 +477,43 @@ pub async fn the_audit_log_verifies_and_tells_what_was_changed(place: Place) {
     assert!(proof.holds(), "{proof:?}");
 
     for (sql, fault) in [
-        ("UPDATE audit_event SET actor = 'somebody' WHERE number = 2", "was changed"),
-        ("UPDATE audit_event SET payload = '{}' WHERE number = 3", "details were changed"),
-        ("DELETE FROM audit_event WHERE number = 3", "signed checkpoint saw this event, and it is gone"),
+        (
+            "UPDATE audit_event SET actor = 'somebody' WHERE number = 2",
+            "was changed",
+        ),
+        (
+            "UPDATE audit_event SET payload = '{}' WHERE number = 3",
+            "details were changed",
+        ),
+        (
+            "DELETE FROM audit_event WHERE number = 3",
+            "signed checkpoint saw this event, and it is gone",
+        ),
         ("DELETE FROM audit_event WHERE number = 1", "is missing"),
     ] {
         tamper(&place.location, sql).await;
         let proof = store.verify_audit(&holds).await.expect("reads");
-        assert!(proof.faults.iter().any(|found| found.what.contains(fault)), "{sql}: {proof:?}");
+        assert!(
+            proof.faults.iter().any(|found| found.what.contains(fault)),
+            "{sql}: {proof:?}"
+        );
     }
     let proof = store.verify_audit(&|_, _| false).await.expect("reads");
-    assert!(proof.faults.iter().any(|found| found.what.contains("signature")));
+    assert!(
+        proof
+            .faults
+            .iter()
+            .any(|found| found.what.contains("signature"))
+    );
 }
 
 async fn tamper(location: &Location, sql: &'static str) {
     match location {
         Location::Sqlite(file) => {
             let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
-            let pool = sqlx::SqlitePool::connect_with(options).await.expect("connects");
+            let pool = sqlx::SqlitePool::connect_with(options)
+                .await
+                .expect("connects");
             sqlx::query(sql).execute(&pool).await.expect("tampers");
         }
         Location::Postgres(url) => {
@@ -342,7 +531,10 @@ pub async fn a_hundred_writers_at_once_lose_nothing(place: Place) {
             tokio::spawn(async move {
                 let (device, first) = enrolled(&store).await;
                 let second = renewed(&store, 5, &device, &first).await;
-                let used = Kind::UseCertificate { serial: second.serial, device: device.id };
+                let used = Kind::UseCertificate {
+                    serial: second.serial,
+                    device: device.id,
+                };
                 apply(&store, 6, used).await.expect("uses");
                 (first.serial, second.serial)
             })
@@ -362,7 +554,10 @@ pub async fn a_database_belongs_to_one_site(place: Place) {
     let ours = Pin::new(KeyDigest::new([1; 32]));
     store.bind_site(ours).await.expect("binds");
     store.bind_site(ours).await.expect("binds again");
-    let error = store.bind_site(Pin::new(KeyDigest::new([2; 32]))).await.expect_err("another site");
+    let error = store
+        .bind_site(Pin::new(KeyDigest::new([2; 32])))
+        .await
+        .expect_err("another site");
     assert!(matches!(error, Unavailable::OtherSite { .. }));
 }
 
@@ -386,16 +581,38 @@ pub async fn facts_and_last_seen_are_kept(place: Place) {
         renewal_period_1: Some(3600),
         ..DeviceFacts::default()
     };
-    let report = Kind::ReportFacts { device: device.id, facts: facts.clone() };
+    let report = Kind::ReportFacts {
+        device: device.id,
+        facts: facts.clone(),
+    };
     apply(&store, 1, report).await.expect("reports");
-    store.record_seen(&[(device.id, at(5))]).await.expect("records");
-    store.record_seen(&[(device.id, at(3))]).await.expect("records");
-    let found = store.device(device.id).await.expect("reads").expect("is there");
+    store
+        .record_seen(&[(device.id, at(5))])
+        .await
+        .expect("records");
+    store
+        .record_seen(&[(device.id, at(3))])
+        .await
+        .expect("records");
+    let found = store
+        .device(device.id)
+        .await
+        .expect("reads")
+        .expect("is there");
     assert_eq!((found.facts, found.last_seen), (facts, Some(at(5))));
-    let unknown = Kind::ReportFacts { device: DeviceId::from_entropy(random()), facts: DeviceFacts::default() };
-    assert!(matches!(apply(&store, 2, unknown).await, Err(Conflict::NotFound(_))));
+    let unknown = Kind::ReportFacts {
+        device: DeviceId::from_entropy(random()),
+        facts: DeviceFacts::default(),
+    };
+    assert!(matches!(
+        apply(&store, 2, unknown).await,
+        Err(Conflict::NotFound(_))
+    ));
 
-    let usage = store.usage("local:ann", at(10), at(-10)).await.expect("reads");
+    let usage = store
+        .usage("local:ann", at(10), at(-10))
+        .await
+        .expect("reads");
     assert_eq!(usage, Usage { live: 1, issued: 1 });
     let (devices, certificates) = store.counts().await.expect("reads");
     assert_eq!(devices, vec![(DeviceState::Active, 1)]);
@@ -407,6 +624,10 @@ pub async fn facts_and_last_seen_are_kept(place: Place) {
         expires_at: None,
     };
     apply(&store, 3, Kind::AddToken(token)).await.expect("adds");
-    let found = store.token(&TokenDigest::new([7; 32])).await.expect("reads").expect("is there");
+    let found = store
+        .token(&TokenDigest::new([7; 32]))
+        .await
+        .expect("reads")
+        .expect("is there");
     assert_eq!(found.role, Role::FullAdministrator);
 }

@@ -22,18 +22,26 @@ impl Place {
     fn sqlite() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let location = Location::Sqlite(folder.path().join("site.db"));
-        Self { location, _folder: Some(folder) }
+        Self {
+            location,
+            _folder: Some(folder),
+        }
     }
 
     fn postgres() -> Self {
         static SERVER: OnceLock<Postgres> = OnceLock::new();
         let server = SERVER.get_or_init(|| Postgres::start().expect("a PostgreSQL server"));
         let location = Location::Postgres(server.database().expect("a database"));
-        Self { location, _folder: None }
+        Self {
+            location,
+            _folder: None,
+        }
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.location, "test", Arc::new(SystemRng)).await.expect("opens")
+        Store::open(&self.location, "test", Arc::new(SystemRng))
+            .await
+            .expect("opens")
     }
 }
 

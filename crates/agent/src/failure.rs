@@ -1,0 +1,112 @@
+//! Why a command did not do what it was asked, in words, with its exit code.
+
+use domain::{Pin, Timestamp};
+use transport::TransportError;
+
+/// The one table of failures and exit codes.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Other(String),
+    #[error("this computer is not enrolled")]
+    NotEnrolled,
+    /// The site's own sentence.
+    #[error("the server refused: {reason}")]
+    Refused { status: u16, reason: String },
+    #[error("the server at {address} is not trusted: {reason}")]
+    NotTrusted {
+        address: String,
+        observed: Option<Pin>,
+        reason: String,
+    },
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("the password is empty")]
+    EmptyPassword,
+    #[error("the certificate expired on {0}")]
+    Expired(Timestamp),
+    #[error("this needs root")]
+    NeedsRoot,
+}
+
+impl Failure {
+    pub fn other(reason: impl Into<String>) -> Self {
+        Self::Other(reason.into())
+    }
+
+    /// 1 failed, 3 not enrolled, 4 refused, 5 not reachable, 6 expired, 7 needs root (2, wrong
+    /// usage, comes from the parser).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Other(_) => 1,
+            Self::NotEnrolled => 3,
+            Self::Refused { .. } | Self::NotTrusted { .. } | Self::EmptyPassword => 4,
+            Self::Unreachable(_) => 5,
+            Self::Expired(_) => 6,
+            Self::NeedsRoot => 7,
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotEnrolled => Some("enroll it: CMEnroll -s <server> -u <user name>".to_owned()),
+            Self::NotTrusted {
+                observed: Some(pin),
+                ..
+            } => Some(format!(
+                "nothing was sent to it. It shows the fingerprint\n  {pin}\n\
+                 If your administrator gives you the same one, add: --pin {pin}"
+            )),
+            Self::Unreachable(_) => Some(
+                "nothing was changed; check the network and the server's name, and try again"
+                    .to_owned(),
+            ),
+            Self::Expired(_) => Some(
+                "enroll again with your password: CMEnroll -s <server> -u <user name>".to_owned(),
+            ),
+            Self::NeedsRoot => Some("run it with sudo".to_owned()),
+            Self::Other(_)
+            | Self::NotTrusted { .. }
+            | Self::Refused { .. }
+            | Self::EmptyPassword => None,
+        }
+    }
+
+    /// True when the site was reached and said no: asking again soon helps nobody.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::NotTrusted { .. } | Self::Expired(_)
+        )
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::NotTrusted {
+                address,
+                observed,
+                reason,
+            } => Self::NotTrusted {
+                address: address.to_string(),
+                observed,
+                reason,
+            },
+            TransportError::Refused { reason, .. } => Self::Refused {
+                status: 403,
+                reason: format!("this computer's certificate is not accepted ({reason})"),
+            },
+            TransportError::Unreachable { .. } | TransportError::Broken { .. } => {
+                Self::Unreachable(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}

@@ -1,0 +1,140 @@
+//! One agent's place on a machine, with all it remembers.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+use clock::{SystemClock, SystemRng};
+use domain::{Clock, DeviceFacts, Timestamp};
+use protocol::CheckIn;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::failure::Failure;
+use crate::files;
+use crate::identity::{Identity, IdentityStore};
+use crate::platform::{self, Layout};
+use crate::preferences::Preferences;
+use crate::site::SiteRecord;
+use crate::state::State;
+
+/// The agent below one root.
+pub struct Machine {
+    pub layout: Layout,
+    pub clock: SystemClock,
+    pub rng: SystemRng,
+}
+
+impl Machine {
+    pub fn new(root: &Path) -> Self {
+        Self {
+            layout: Layout::new(root),
+            clock: SystemClock::new(),
+            rng: SystemRng,
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// # Errors
+    /// When this is the machine's own agent and the caller is not root.
+    pub fn require_root(&self) -> Result<(), Failure> {
+        if self.layout.is_machine() && !rustix::process::geteuid().is_root() {
+            return Err(Failure::NeedsRoot);
+        }
+        Ok(())
+    }
+
+    pub fn identities(&self) -> IdentityStore {
+        IdentityStore::new(self.layout.identity())
+    }
+
+    pub fn preferences(&self) -> Preferences<'_> {
+        Preferences::new(&self.layout)
+    }
+
+    pub fn state(&self) -> State {
+        State::read(&self.layout.state())
+    }
+
+    pub fn write_state(&self, state: &State) -> io::Result<()> {
+        state.write(&self.layout.state())
+    }
+
+    /// The identity of an enrolled machine.
+    ///
+    /// # Errors
+    /// [`Failure::NotEnrolled`] when there is none.
+    pub fn enrolled(&self) -> Result<Identity, Failure> {
+        self.identities().current()?.ok_or(Failure::NotEnrolled)
+    }
+
+    /// What a check-in reports.
+    pub fn report(&self, site: &SiteRecord) -> CheckIn {
+        let period = self.preferences().string("RenewalPeriod1");
+        let facts = DeviceFacts {
+            renewal_period_1: period
+                .and_then(|text| text.trim().parse().ok())
+                .filter(|p| *p >= 300),
+            trust_verified: Some(site.trust_verified),
+            ..platform::facts()
+        };
+        CheckIn {
+            facts,
+            time: self.now(),
+        }
+    }
+
+    /// Lets one program at a time work on the identity. Waits for its turn.
+    pub fn lock(&self) -> io::Result<File> {
+        let state = self.layout.state();
+        files::make_folder(&state, 0o700)?;
+        let lock = File::create(state.join("work.lock"))?;
+        lock.lock()?;
+        Ok(lock)
+    }
+
+    /// Marks this process as the daemon.
+    ///
+    /// # Errors
+    /// When another one runs.
+    pub fn become_daemon(&self) -> Result<File, Failure> {
+        let state = self.layout.state();
+        files::make_folder(&state, 0o700)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(state.join("daemon.lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                lock.set_len(0)?;
+                lock.write_all(std::process::id().to_string().as_bytes())?;
+                Ok(lock)
+            }
+            Err(TryLockError::WouldBlock) => Err(Failure::other("the agent runs already")),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
+    /// The daemon's process, when one runs.
+    pub fn daemon(&self) -> Option<Pid> {
+        let mut lock = File::open(self.layout.state().join("daemon.lock")).ok()?;
+        if lock.try_lock_shared().is_ok() {
+            return None;
+        }
+        let mut text = String::new();
+        lock.rewind().ok()?;
+        lock.read_to_string(&mut text).ok()?;
+        Pid::from_raw(text.trim().parse().ok()?)
+    }
+
+    /// Tells the daemon that something changed.
+    pub fn wake_daemon(&self) {
+        if let Some(pid) = self.daemon() {
+            let _ = kill_process(pid, Signal::HUP);
+        }
+    }
+}

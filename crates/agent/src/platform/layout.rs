@@ -1,0 +1,83 @@
+//! Where the agent's files lie, below a root that is `/` but for tests.
+
+use std::path::{Path, PathBuf};
+
+use crate::preferences::Level;
+
+/// Every path that the agent ever writes: uninstalling removes what is listed here and nothing else.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: std::path::absolute(root).unwrap_or_else(|_| root.to_owned()),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// True when this is the machine's own agent, with a service and a need for root.
+    pub fn is_machine(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// Programs: the agent itself.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("usr/lib/perennial")
+    }
+
+    pub fn program(&self) -> PathBuf {
+        self.programs().join("perennial-agent")
+    }
+
+    /// The incumbent's tools, as links to the agent.
+    pub fn tools(&self) -> PathBuf {
+        self.programs().join("Tools")
+    }
+
+    /// On everybody's search path.
+    pub fn command(&self) -> PathBuf {
+        self.root.join("usr/bin/perennial-agent")
+    }
+
+    pub fn service(&self) -> PathBuf {
+        self.root.join("etc/systemd/system/perennial-agent.service")
+    }
+
+    /// Everything the agent remembers. 0700.
+    pub fn state(&self) -> PathBuf {
+        self.root.join("var/lib/perennial")
+    }
+
+    pub fn identity(&self) -> PathBuf {
+        self.state().join("identity")
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("var/log/perennial")
+    }
+
+    /// The administrator's folder: managed and machine-wide preferences, hooks.
+    pub fn configuration(&self) -> PathBuf {
+        self.root.join("etc/perennial")
+    }
+
+    /// Programs that run after a renewal.
+    pub fn hooks(&self) -> PathBuf {
+        self.configuration().join("renewed.d")
+    }
+
+    /// The folder of property lists of one level.
+    pub fn preferences(&self, level: Level) -> PathBuf {
+        match level {
+            Level::Managed => self.configuration().join("managed"),
+            Level::Root => self.state().join("preferences"),
+            Level::Machine => self.configuration().join("preferences"),
+        }
+    }
+}

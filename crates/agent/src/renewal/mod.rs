@@ -1,0 +1,213 @@
+//! Renewing silently, and taking a new identity into use without ever being without one.
+
+mod hooks;
+
+use domain::{Clock, DeviceId};
+use jiff::SignedDuration;
+use protocol::CheckInAnswer;
+use x509::Certificate;
+
+use crate::failure::Failure;
+use crate::identity::{Identity, Machine, Pending};
+use crate::site::{Authorities, SiteClient};
+use crate::state::{State, Trouble};
+
+/// After a refusal, silence for a day: asking more often would lock accounts and fill logs.
+const AFTER_REFUSAL: SignedDuration = SignedDuration::from_hours(24);
+/// The first wait for a site that is not there; it doubles.
+const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(60);
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
+
+/// Renews the certificate now, for a new key. The caller holds the machine's lock.
+pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
+    let identity = valid(machine)?;
+    let purpose = format!("{RENEW} {}", identity.certificate.key());
+    let pending = machine.identities().stage(&purpose, &identity.site)?;
+    let client = SiteClient::new(&identity.site, Some(&identity), machine.clock)?;
+    let authorities = client.authorities().await?;
+    let certificate = match pending.certificate {
+        Some(certificate) => certificate,
+        None => client.renew(&pending.key).await?,
+    };
+    let device = identity.certificate.device();
+    check(&certificate, &pending.key.digest(), &authorities, device)?;
+    machine.identities().add_certificate(&certificate)?;
+    take_into_use(machine).await
+}
+
+/// Goes on where a run was cut off whose new certificate had arrived: the site may already have
+/// seen it, and then refuses the one before.
+pub async fn resume(machine: &Machine) -> Result<(), Failure> {
+    machine.identities().finish_promotion()?;
+    if !machine
+        .identities()
+        .pending()
+        .is_some_and(|pending| pending.certificate.is_some())
+    {
+        return Ok(());
+    }
+    match take_into_use(machine).await {
+        Err(Failure::Refused { reason, .. }) => {
+            tracing::warn!(
+                event = "staged-certificate-refused",
+                reason,
+                "the identity in use stays"
+            );
+            machine.identities().discard_pending()?;
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
+/// What a key is staged for: the first word of its purpose.
+const RENEW: &str = "renew";
+pub const ENROLL: &str = "enroll";
+
+fn valid(machine: &Machine) -> Result<Identity, Failure> {
+    let identity = machine.enrolled()?;
+    let end = identity.certificate.not_after();
+    if end <= machine.now() {
+        Err(Failure::Expired(end))
+    } else {
+        Ok(identity)
+    }
+}
+
+/// What an issued certificate must be before it is kept.
+pub fn check(
+    certificate: &Certificate,
+    key: &domain::KeyDigest,
+    authorities: &Authorities,
+    device: Option<DeviceId>,
+) -> Result<DeviceId, Failure> {
+    let wrong = |what: &str| {
+        Err(Failure::other(format!(
+            "the server's certificate {what}; it was not used"
+        )))
+    };
+    if certificate.key() != *key {
+        return wrong("is for another key");
+    }
+    if !authorities.issued(certificate) {
+        return wrong("does not come from the pinned site");
+    }
+    match certificate.device() {
+        None => wrong("names no device"),
+        Some(named) if device.is_some_and(|device| device != named) => {
+            wrong("names another device")
+        }
+        Some(named) => Ok(named),
+    }
+}
+
+/// Completes one check-in with what is staged, then switches to it.
+pub async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
+    let store = machine.identities();
+    let Some(Pending {
+        key,
+        site,
+        purpose,
+        certificate: Some(certificate),
+    }) = store.pending()
+    else {
+        return Err(Failure::other(
+            "there is no new certificate to take into use",
+        ));
+    };
+    let staged = Identity {
+        key,
+        certificate,
+        site,
+        folder: machine.layout.identity(),
+    };
+    let client = SiteClient::new(&staged.site, Some(&staged), machine.clock)?;
+    let answer = client.check_in(&machine.report(&staged.site)).await?;
+    let renewed = purpose.starts_with(RENEW);
+    if !renewed && let Some(device) = staged.certificate.device() {
+        // Only an enrollment writes the identifier: who removed it wants a new one.
+        machine
+            .preferences()
+            .set(&[("SMSID", device.smsid().to_string())])?;
+    }
+    let identity = store.promote()?;
+    let mut state = machine.state();
+    state.window = None;
+    if renewed {
+        state.last_renewal = Some(machine.now());
+    }
+    note_check_in(machine, &mut state, &answer)?;
+    write_keys(machine, &identity)?;
+    tracing::info!(
+        event = if renewed { "renewed" } else { "enrolled" },
+        server = %identity.site.server,
+        not_after = %identity.certificate.not_after(),
+    );
+    if renewed {
+        hooks::run(machine, &identity);
+    }
+    Ok(identity)
+}
+
+/// Checks in with the current identity, and drops older generations: the site knows this one.
+pub async fn check_in(machine: &Machine) -> Result<CheckInAnswer, Failure> {
+    let identity = valid(machine)?;
+    let client = SiteClient::new(&identity.site, Some(&identity), machine.clock)?;
+    let answer = client.check_in(&machine.report(&identity.site)).await?;
+    let mut state = machine.state();
+    note_check_in(machine, &mut state, &answer)?;
+    machine.identities().prune()?;
+    let moment = machine.now().to_string();
+    machine
+        .preferences()
+        .set(&[("OMALastConnectTime", moment)])?;
+    Ok(answer)
+}
+
+fn note_check_in(
+    machine: &Machine,
+    state: &mut State,
+    answer: &CheckInAnswer,
+) -> Result<(), Failure> {
+    let now = machine.now();
+    state.last_check_in = Some(now);
+    state.next_check_in = Some(now + answer.next_check_in.duration());
+    state.skew = Some(answer.time.duration_since(now).as_secs());
+    state.trouble = None;
+    state.take_window(answer.renewal.suggested_window, &machine.rng);
+    Ok(machine.write_state(state)?)
+}
+
+/// Remembers a failed attempt and when to try again.
+pub fn note_trouble(machine: &Machine, failure: &Failure) -> Result<(), Failure> {
+    let now = machine.clock.now();
+    let mut state = machine.state();
+    let failures = state.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
+    let wait = match failure {
+        failure if failure.is_refusal() => AFTER_REFUSAL,
+        _ => (FIRST_WAIT * 2_i32.pow(failures.min(7) - 1)).min(LONGEST_WAIT),
+    };
+    state.trouble = Some(Trouble {
+        at: now,
+        what: failure.to_string(),
+        refused: failure.is_refusal(),
+        failures,
+        next: now + wait,
+    });
+    Ok(machine.write_state(&state)?)
+}
+
+/// The keys that the client keeps in its domain, for people's scripts. The identifier is not among
+/// them: [`take_into_use`] writes that one.
+fn write_keys(machine: &Machine, identity: &Identity) -> Result<(), Failure> {
+    let site = &identity.site;
+    machine.preferences().set(&[
+        ("EnrollmentStatus", "1".to_owned()),
+        ("EnrollmentUserName", site.user.clone()),
+        ("EnrollmentServerName", site.server.host().to_owned()),
+        ("MP", site.server.to_string()),
+        ("CertExpDate", identity.certificate.not_after().to_string()),
+        ("OMALastConnectTime", machine.now().to_string()),
+    ])?;
+    Ok(())
+}

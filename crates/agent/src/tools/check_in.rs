@@ -1,0 +1,22 @@
+//! `check-in`: now.
+
+use crate::cli::Output;
+use crate::failure::Failure;
+use crate::identity::Machine;
+use crate::renewal;
+
+pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
+    let site = machine.enrolled()?.site;
+    crate::log::start(&machine.layout, false);
+    let _lock = machine.lock()?;
+    renewal::resume(machine).await?;
+    let answer = renewal::check_in(machine).await?;
+    machine.wake_daemon();
+    if output.json {
+        return super::print_json(&answer);
+    }
+    println!("Checked in with {}", site.server);
+    let window = answer.renewal.suggested_window;
+    println!("Silent renewal between {} and {}", window.start, window.end);
+    Ok(())
+}

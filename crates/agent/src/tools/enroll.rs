@@ -1,0 +1,256 @@
+//! `enroll` and `CMEnroll`: a user's name and password become this computer's certificate.
+
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::sync::Arc;
+
+use domain::{Pin, Smsid, Timestamp};
+use protocol::EST_PREFIX;
+use serde::Serialize;
+use transport::{Client, Request, TransportError, Trust};
+use x509::Certificate;
+use zeroize::Zeroizing;
+
+use crate::cli::Enroll;
+use crate::failure::Failure;
+use crate::identity::Machine;
+use crate::preferences::CCMCLIENT;
+use crate::renewal;
+use crate::site::{SiteClient, SiteRecord};
+
+#[derive(Serialize)]
+struct Enrolled {
+    subject: String,
+    serial: String,
+    not_after: Timestamp,
+    smsid: Smsid,
+    server: String,
+    trust_verified: bool,
+}
+
+pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
+    crate::log::start(&machine.layout, false);
+    let site = trusted(machine, arguments).await?;
+    let password = password(arguments)?;
+    if password.is_empty() {
+        // Many directories let an empty password in: it never leaves this computer.
+        return Err(Failure::EmptyPassword);
+    }
+
+    let _lock = machine.lock()?;
+    // With the identifier and a certificate that still works, this computer's record is kept. Who
+    // removed the identifier wants a new one.
+    let keeps_record = machine.preferences().value(CCMCLIENT, "SMSID").is_some();
+    let current = machine
+        .identities()
+        .current()
+        .ok()
+        .flatten()
+        .filter(|identity| {
+            keeps_record
+                && identity.certificate.not_after() > machine.now()
+                && identity.site.pin == site.pin
+        });
+    let purpose = format!(
+        "{} {} {} {}",
+        renewal::ENROLL,
+        site.user,
+        site.pin,
+        current
+            .as_ref()
+            .map_or("new".to_owned(), |identity| identity
+                .certificate
+                .key()
+                .to_string())
+    );
+    let pending = machine.identities().stage(&purpose, &site)?;
+    let client = SiteClient::new(&site, current.as_ref(), machine.clock)?;
+    let authorities = client.authorities().await?;
+    let certificate = client.enroll(&pending.key, &site.user, &password).await?;
+    let device = renewal::check(&certificate, &pending.key.digest(), &authorities, None)?;
+    machine.identities().add_certificate(&certificate)?;
+    let identity = renewal::take_into_use(machine).await?;
+    machine.wake_daemon();
+    print(
+        arguments,
+        &identity.site,
+        &identity.certificate,
+        device.smsid(),
+    )
+}
+
+fn print(
+    arguments: &Enroll,
+    site: &SiteRecord,
+    certificate: &Certificate,
+    smsid: Smsid,
+) -> Result<(), Failure> {
+    let enrolled = Enrolled {
+        subject: certificate.subject().to_owned(),
+        serial: certificate
+            .serial()
+            .map(|serial| serial.to_string())
+            .unwrap_or_default(),
+        not_after: certificate.not_after(),
+        smsid,
+        server: site.server.to_string(),
+        trust_verified: site.trust_verified,
+    };
+    if arguments.json {
+        return super::print_json(&enrolled);
+    }
+    println!("Successfully enrolled");
+    println!("Subject  {}", enrolled.subject);
+    println!("Expires  {}", enrolled.not_after);
+    println!("SMSID    {}", enrolled.smsid);
+    println!("Server   {}", enrolled.server);
+    if !enrolled.trust_verified {
+        println!(
+            "Trust    unverified: no script of this site runs here until root confirms its pin\n         \
+             perennial-agent trust confirm {}",
+            site.pin
+        );
+    }
+    Ok(())
+}
+
+/// The site, once it is clear which one it is.
+async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Failure> {
+    let managed_pin = match machine.preferences().managed("ServerPin") {
+        None => None,
+        Some(value) => Some(
+            value
+                .as_string()
+                .and_then(|text| text.parse::<Pin>().ok())
+                .ok_or_else(|| Failure::other("the managed preference ServerPin is not a pin"))?,
+        ),
+    };
+    let record = |pin, trust_verified| SiteRecord {
+        server: arguments.server.clone(),
+        pin,
+        trust_verified,
+        user: arguments.user.clone(),
+    };
+    if let Some(pin) = managed_pin {
+        if arguments.insecure_skip_verify || arguments.pin.is_some_and(|given| given != pin) {
+            return Err(Failure::other(
+                "this computer's management prescribes the site's pin (managed preference ServerPin); \
+                 enroll without an option for trust",
+            ));
+        }
+        return Ok(record(pin, true));
+    }
+    if let Some(pin) = arguments.pin {
+        return Ok(record(pin, true));
+    }
+    if arguments.insecure_skip_verify {
+        if machine
+            .preferences()
+            .managed("AllowUnverifiedServer")
+            .is_some_and(|value| !is_on(&value))
+        {
+            return Err(Failure::other(
+                "this computer's management does not allow servers that were not verified (managed \
+                 preference AllowUnverifiedServer)",
+            ));
+        }
+        let pin = observe(machine, arguments, Trust::Unverified).await?;
+        eprintln!(
+            "warning: the server's certificate chain was not checked; its fingerprint is pinned now: {pin}"
+        );
+        return Ok(record(pin, false));
+    }
+    let trust = match &arguments.ca {
+        None => Trust::System,
+        Some(file) => {
+            let pem = std::fs::read(file).map_err(|error| crate::files::named(file, &error))?;
+            let roots = x509::certificates_from_pem(&pem).unwrap_or_default();
+            if roots.is_empty() {
+                return Err(Failure::other(format!(
+                    "{} holds no certificate in PEM",
+                    file.display()
+                )));
+            }
+            Trust::Roots(roots)
+        }
+    };
+    match observe(machine, arguments, trust).await {
+        Ok(pin) => Ok(record(pin, true)),
+        Err(Failure::NotTrusted {
+            address,
+            observed: Some(pin),
+            reason,
+        }) if arguments.ca.is_none() && std::io::stdin().is_terminal() => {
+            ask(&address, pin, &reason)?;
+            Ok(record(pin, true))
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Connects once, and returns the root that the server showed.
+async fn observe(machine: &Machine, arguments: &Enroll, trust: Trust) -> Result<Pin, Failure> {
+    let client = Client::new(
+        arguments.server.clone(),
+        trust,
+        None,
+        Arc::new(machine.clock),
+    )
+    .map_err(|error| Failure::other(error.to_string()))?;
+    client
+        .send(Request::get(format!("{EST_PREFIX}/cacerts")))
+        .await?;
+    client.observed().ok_or_else(|| {
+        TransportError::Broken {
+            address: arguments.server.clone(),
+            reason: "the server showed no certificate that can be read".to_owned(),
+        }
+        .into()
+    })
+}
+
+fn ask(address: &str, pin: Pin, reason: &str) -> Result<(), Failure> {
+    eprintln!(
+        "The server at {address} is not trusted yet: {reason}.\nIts fingerprint is\n  {pin}\n\
+         Compare it with the one that your administrator gives you."
+    );
+    eprint!("Trust this site from now on? (yes/no) ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().take(100).read_line(&mut answer)?;
+    if answer.trim().eq_ignore_ascii_case("yes") {
+        Ok(())
+    } else {
+        Err(Failure::Other(
+            "the site was not trusted; nothing was sent to it".to_owned(),
+        ))
+    }
+}
+
+fn is_on(value: &plist::Value) -> bool {
+    value.as_boolean().unwrap_or_else(|| {
+        value.as_string().is_some_and(|text| {
+            matches!(
+                text.to_ascii_lowercase().as_str(),
+                "1" | "yes" | "true" | "on"
+            )
+        })
+    })
+}
+
+fn password(arguments: &Enroll) -> Result<Zeroizing<String>, Failure> {
+    if arguments.password_stdin {
+        let mut text = Zeroizing::new(String::new());
+        std::io::stdin().take(4096).read_to_string(&mut text)?;
+        return Ok(Zeroizing::new(
+            text.trim_end_matches(['\r', '\n']).to_owned(),
+        ));
+    }
+    let prompt = format!("Password for {}: ", arguments.user);
+    rpassword::prompt_password(prompt)
+        .map(Zeroizing::new)
+        .map_err(|error| {
+            Failure::other(format!(
+                "cannot ask for the password ({error}); give it with --password-stdin"
+            ))
+        })
+}

@@ -1,0 +1,72 @@
+//! `install`: puts this program, the incumbent's tools and the service in place. Repeating it
+//! upgrades.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::failure::Failure;
+use crate::files;
+use crate::identity::Machine;
+use crate::platform;
+
+/// Names under which the agent is a tool of its own.
+pub const TOOLS: [&str; 3] = ["CMEnroll", "CMUninstall", "defaults"];
+
+pub fn run(machine: &Machine) -> Result<(), Failure> {
+    let layout = &machine.layout;
+    files::make_folder(&layout.tools(), 0o755)?;
+    let own = std::env::current_exe()?;
+    if own != layout.program() {
+        let part = layout.programs().join(".perennial-agent.part");
+        fs::copy(&own, &part)?;
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
+        fs::rename(&part, layout.program())?;
+    }
+    for tool in TOOLS {
+        link(Path::new("../perennial-agent"), &layout.tools().join(tool))?;
+    }
+    files::make_folder(layout.command().parent().unwrap_or(Path::new("/")), 0o755)?;
+    link(
+        Path::new("../lib/perennial/perennial-agent"),
+        &layout.command(),
+    )?;
+    files::make_folder(layout.service().parent().unwrap_or(Path::new("/")), 0o755)?;
+    files::replace(
+        &layout.service(),
+        include_bytes!("../../../../packaging/linux/perennial-agent.service"),
+        0o644,
+    )?;
+    files::make_folder(&layout.state(), 0o700)?;
+    files::make_folder(&layout.hooks(), 0o755)?;
+
+    println!("installed {}", layout.program().display());
+    println!(
+        "tools     {} ({})",
+        layout.tools().display(),
+        TOOLS.join(", ")
+    );
+    if layout.is_machine() {
+        if let Some(trouble) = platform::start_service() {
+            eprintln!("warning: the service was not started: {trouble}");
+        } else {
+            println!("service   perennial-agent");
+        }
+    }
+    println!(
+        "next      {} -s <server> -u <user name>",
+        layout.tools().join("CMEnroll").display()
+    );
+    Ok(())
+}
+
+fn link(target: &Path, link: &Path) -> io::Result<()> {
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(files::named(link, &error));
+        }
+        _ => {}
+    }
+    symlink(target, link).map_err(|error| files::named(link, &error))
+}

@@ -1,0 +1,195 @@
+//! `status`: how things stand, for people and for scripts.
+
+use domain::{Pin, Timestamp, Window};
+use serde::Serialize;
+
+use crate::cli::Output;
+use crate::failure::Failure;
+use crate::identity::Machine;
+use crate::site::SiteRecord;
+use crate::state::Trouble;
+
+#[derive(Serialize)]
+pub struct Status {
+    pub enrolled: bool,
+    pub server: String,
+    pub user: String,
+    pub pin: Pin,
+    pub trust_verified: bool,
+    pub smsid: Option<String>,
+    pub subject: String,
+    pub serial: String,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    pub days_left: i64,
+    pub window: Option<Window>,
+    pub renew_at: Option<Timestamp>,
+    pub last_renewal: Option<Timestamp>,
+    pub last_check_in: Option<Timestamp>,
+    pub next_check_in: Option<Timestamp>,
+    pub skew_seconds: Option<i64>,
+    pub trouble: Option<Trouble>,
+    pub daemon_running: bool,
+    pub agent_version: &'static str,
+}
+
+pub fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
+    // Files for root alone: say so instead of "not enrolled".
+    if machine.layout.is_machine()
+        && !rustix::process::geteuid().is_root()
+        && machine.layout.state().exists()
+    {
+        return Err(Failure::NeedsRoot);
+    }
+    let status = match Status::of(machine) {
+        Err(Failure::NotEnrolled) => {
+            if output.json {
+                super::print_json(&serde_json::json!({
+                    "enrolled": false, "agent_version": env!("CARGO_PKG_VERSION"),
+                }))?;
+            }
+            return Err(Failure::NotEnrolled);
+        }
+        status => status?,
+    };
+    if output.json {
+        super::print_json(&status)?;
+    } else {
+        print(&status);
+    }
+    if status.not_after <= machine.now() {
+        Err(Failure::Expired(status.not_after))
+    } else {
+        Ok(())
+    }
+}
+
+impl Status {
+    pub fn of(machine: &Machine) -> Result<Self, Failure> {
+        let identity = machine.enrolled()?;
+        let SiteRecord {
+            server,
+            pin,
+            trust_verified,
+            user,
+        } = identity.site;
+        let state = machine.state();
+        let certificate = &identity.certificate;
+        Ok(Self {
+            enrolled: true,
+            server: server.to_string(),
+            user,
+            pin,
+            trust_verified,
+            smsid: machine.preferences().string("SMSID"),
+            subject: certificate.subject().to_owned(),
+            serial: certificate
+                .serial()
+                .map(|serial| serial.to_string())
+                .unwrap_or_default(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            days_left: certificate
+                .not_after()
+                .duration_since(machine.now())
+                .as_hours()
+                .div_euclid(24),
+            window: state.window,
+            renew_at: state.renew_at,
+            last_renewal: state.last_renewal,
+            last_check_in: state.last_check_in,
+            next_check_in: state.next_check_in,
+            skew_seconds: state.skew,
+            trouble: state.trouble,
+            daemon_running: machine.daemon().is_some(),
+            agent_version: env!("CARGO_PKG_VERSION"),
+        })
+    }
+}
+
+fn print(status: &Status) {
+    let line = |name: &str, text: String| println!("{name:<16}{text}");
+    let moment = |at: Option<Timestamp>| at.map_or("never".to_owned(), to_the_second);
+    line(
+        "Enrolled",
+        format!("at {} as {}", status.server, status.user),
+    );
+    line(
+        "SMSID",
+        status.smsid.clone().unwrap_or_else(|| {
+            "removed; the next enrollment gives this computer a new one".to_owned()
+        }),
+    );
+    line(
+        "Certificate",
+        format!("{}, serial {}", status.subject, status.serial),
+    );
+    line(
+        "Valid",
+        format!(
+            "{} to {} ({} days left)",
+            to_the_second(status.not_before),
+            to_the_second(status.not_after),
+            status.days_left
+        ),
+    );
+    line(
+        "Trust",
+        if status.trust_verified {
+            format!("verified, {}", status.pin)
+        } else {
+            format!(
+                "unverified: no script of this site runs here until: perennial-agent trust confirm {}",
+                status.pin
+            )
+        },
+    );
+    line(
+        "Silent renewal",
+        match (status.renew_at, status.window) {
+            (Some(at), Some(window)) => format!(
+                "{} (window {} to {})",
+                to_the_second(at),
+                to_the_second(window.start),
+                to_the_second(window.end)
+            ),
+            _ => "not planned yet; the next check-in tells".to_owned(),
+        },
+    );
+    line("Last renewal", moment(status.last_renewal));
+    line("Last check-in", moment(status.last_check_in));
+    line("Next check-in", moment(status.next_check_in));
+    if let Some(skew) = status.skew_seconds.filter(|skew| skew.abs() > 60) {
+        line(
+            "Clock",
+            format!("the site's is {skew} s ahead of this computer's"),
+        );
+    }
+    if let Some(trouble) = &status.trouble {
+        let what = if trouble.refused {
+            "refused"
+        } else {
+            "not reached"
+        };
+        line(
+            "Trouble",
+            format!(
+                "{what} since {} attempts: {}",
+                trouble.failures, trouble.what
+            ),
+        );
+        line("", format!("next attempt {}", to_the_second(trouble.next)));
+    }
+    let daemon = if status.daemon_running {
+        "running"
+    } else {
+        "not running"
+    };
+    line("Agent", format!("{}, {daemon}", status.agent_version));
+}
+
+fn to_the_second(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second())
+        .unwrap_or(at)
+        .to_string()
+}

@@ -1,0 +1,175 @@
+//! `uninstall` and `CMUninstall`: takes leave of the site, then removes everything that the agent
+//! put on this computer. Works with a broken install and with a certificate that the site refuses.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::Leave;
+use rustix::process::{Signal, kill_process, test_kill_process};
+
+use crate::cli::Uninstall;
+use crate::failure::Failure;
+use crate::identity::Machine;
+use crate::platform::{self, Layout};
+use crate::site::SiteClient;
+
+pub async fn run(machine: &Machine, arguments: &Uninstall) -> Result<(), Failure> {
+    let layout = &machine.layout;
+    take_leave(machine, arguments).await;
+    if layout.is_machine()
+        && let Some(trouble) = platform::stop_service()
+    {
+        eprintln!("warning: the service: {trouble}");
+    }
+    stop_daemon(machine).await?;
+    let removed = remove_all(layout, arguments.clean_logs)?;
+    if removed.is_empty() {
+        println!("nothing to remove: the agent is not installed");
+    }
+    for path in removed {
+        println!("removed {path}");
+    }
+    if !arguments.clean_logs && layout.logs().exists() {
+        println!(
+            "kept    {} (remove logs too: CMUninstall -c)",
+            layout.logs().display()
+        );
+    }
+    Ok(())
+}
+
+/// Tells the site. Whatever it answers, the removal goes on; what stays valid is said.
+async fn take_leave(machine: &Machine, arguments: &Uninstall) {
+    let Ok(identity) = machine.enrolled() else {
+        return;
+    };
+    let site = &identity.site;
+    let certificate = &identity.certificate;
+    let serial = certificate
+        .serial()
+        .map(|serial| serial.to_string())
+        .unwrap_or_default();
+    if certificate.not_after() <= machine.now() {
+        println!(
+            "the certificate expired on {}: the site was not told",
+            certificate.not_after()
+        );
+        return;
+    }
+    let leave = Leave {
+        keep_certificate: arguments.keep_certificate,
+    };
+    let answer = match SiteClient::new(site, Some(&identity), machine.clock) {
+        Ok(client) => client.leave(leave).await,
+        Err(failure) => Err(failure),
+    };
+    match answer {
+        Ok(answer) if arguments.keep_certificate => {
+            println!("left {}: {} is retired", site.server, answer.device);
+            println!(
+                "the certificate {serial} was not revoked: it is valid until {}",
+                certificate.not_after()
+            );
+        }
+        Ok(answer) => {
+            println!(
+                "left {}: {} is retired, {} certificates revoked",
+                site.server, answer.device, answer.revoked
+            );
+        }
+        Err(failure) => {
+            eprintln!("warning: the site did not take the leave: {failure}");
+            eprintln!(
+                "warning: unless it is revoked already, the certificate stays valid until {}; \
+                 an administrator revokes it with\n  perennial certificate revoke {serial} --reason cessationOfOperation",
+                certificate.not_after()
+            );
+        }
+    }
+}
+
+async fn stop_daemon(machine: &Machine) -> Result<(), Failure> {
+    let Some(pid) = machine.daemon() else {
+        return Ok(());
+    };
+    let _ = kill_process(pid, Signal::TERM);
+    for _ in 0..100 {
+        if test_kill_process(pid).is_err() || machine.daemon().is_none() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Failure::other(format!(
+        "the agent (process {}) does not stop; nothing was removed",
+        pid.as_raw_nonzero()
+    )))
+}
+
+/// Removes what the agent put here, and returns what that was.
+fn remove_all(layout: &Layout, logs: bool) -> io::Result<Vec<String>> {
+    let mut removed = Vec::new();
+    let wants = layout
+        .service()
+        .parent()
+        .map(|folder| folder.join("multi-user.target.wants/perennial-agent.service"));
+    for file in [Some(layout.service()), wants, Some(layout.command())]
+        .into_iter()
+        .flatten()
+    {
+        note(&mut removed, &file, fs::remove_file(&file))?;
+    }
+    // Keys first: should the removal be cut off, they are gone.
+    for folder in [layout.identity(), layout.state(), layout.programs()] {
+        note(&mut removed, &folder, fs::remove_dir_all(&folder))?;
+    }
+    if logs {
+        note(
+            &mut removed,
+            &layout.logs(),
+            fs::remove_dir_all(layout.logs()),
+        )?;
+    }
+    // The administrator's folder goes only as far as it is empty: what lies there is not ours.
+    for folder in [layout.hooks(), layout.configuration()] {
+        if let Ok(()) = fs::remove_dir(&folder) {
+            removed.push(folder.display().to_string());
+        } else if folder.exists() {
+            println!("kept    {} (not empty)", folder.display());
+        }
+    }
+    remove_empty_ancestors(layout);
+    Ok(removed)
+}
+
+fn note(removed: &mut Vec<String>, path: &Path, done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Ok(()) => removed.push(path.display().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(crate::files::named(path, &error)),
+    }
+    Ok(())
+}
+
+/// Below a root of its own, the folders of a system that only installing made.
+fn remove_empty_ancestors(layout: &Layout) {
+    if layout.is_machine() {
+        return;
+    }
+    for path in [
+        layout.service(),
+        layout.command(),
+        layout.programs(),
+        layout.state(),
+        layout.logs(),
+    ] {
+        let mut folder = path.parent();
+        while let Some(empty) = folder.filter(|folder| *folder != layout.root()) {
+            if fs::remove_dir(empty).is_err() {
+                break;
+            }
+            folder = empty.parent();
+        }
+    }
+}
