@@ -1,4 +1,6 @@
-//! Real parts for tests: a PostgreSQL server of one's own, and (for the tests of this crate) the
-//! programs of the project, run as their users run them.
+//! Real parts for tests: the project's programs, run as their users run them, and a PostgreSQL
+//! server of one's own.
 
+pub mod est;
 pub mod postgres;
+pub mod programs;

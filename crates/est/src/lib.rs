@@ -2,6 +2,7 @@
 //! site. Errors are one sentence of plain text.
 
 use axum::Router;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -51,12 +52,12 @@ async fn enroll(
     State(site): State<Site>,
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Refusal> {
     let credentials = basic(&headers).ok_or_else(|| {
         Error::Unauthenticated("enrolling needs a user name and a password".to_owned())
     })?;
-    let request = request(&body)?;
+    let request = request(body)?;
     // A device that shows its certificate keeps its record. One that shows a certificate which is
     // no longer good is not a stranger's problem: the user's log-in decides.
     let proof = match peer.certificate {
@@ -75,12 +76,12 @@ async fn enroll(
 async fn renew(
     State(site): State<Site>,
     Extension(peer): Extension<Peer>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Refusal> {
     let device = site
         .authenticate_device(peer.certificate, peer.address)
         .await?;
-    let issued = site.renew(&device, &request(&body)?).await?;
+    let issued = site.renew(&device, &request(body)?).await?;
     Ok(answer(&issued))
 }
 
@@ -94,8 +95,17 @@ async fn crl(State(site): State<Site>) -> Result<Response, Refusal> {
     Ok(([(header::CONTENT_TYPE, "application/pkix-crl")], crl.der).into_response())
 }
 
-fn request(body: &[u8]) -> Result<CertificateRequest, Error> {
-    CertificateRequest::from_body(body).map_err(|invalid| Error::Invalid(invalid.to_string()))
+type Body = Result<Bytes, BytesRejection>;
+
+fn request(body: Body) -> Result<CertificateRequest, Error> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::TooLarge(format!(
+            "the request is larger than {} KiB",
+            BODY_LIMIT / 1024
+        )),
+        _ => Error::Invalid("the request did not arrive whole".to_owned()),
+    })?;
+    CertificateRequest::from_body(&body).map_err(|invalid| Error::Invalid(invalid.to_string()))
 }
 
 /// The user name and password of HTTP Basic (RFC 7617).

@@ -9,6 +9,8 @@ pub enum Error {
     /// The request is wrong in itself.
     #[error("{0}")]
     Invalid(String),
+    #[error("{0}")]
+    TooLarge(String),
     /// Nobody in particular asked, or with a wrong password or token.
     #[error("{0}")]
     Unauthenticated(String),
@@ -32,6 +34,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Error::Invalid(_) => 400,
+            Error::TooLarge(_) => 413,
             Error::Unauthenticated(_) => 401,
             Error::Forbidden(_) => 403,
             Error::NotFound(_) => 404,

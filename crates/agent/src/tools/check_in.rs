@@ -4,6 +4,7 @@ use crate::cli::Output;
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::renewal;
+use crate::tools::status::to_the_second;
 
 pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     let site = machine.enrolled()?.site;
@@ -17,6 +18,10 @@ pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     }
     println!("Checked in with {}", site.server);
     let window = answer.renewal.suggested_window;
-    println!("Silent renewal between {} and {}", window.start, window.end);
+    println!(
+        "Silent renewal between {} and {}",
+        to_the_second(window.start),
+        to_the_second(window.end)
+    );
     Ok(())
 }

@@ -159,10 +159,12 @@ fn print(status: &Status) {
     line("Last renewal", moment(status.last_renewal));
     line("Last check-in", moment(status.last_check_in));
     line("Next check-in", moment(status.next_check_in));
-    if let Some(skew) = status.skew_seconds.filter(|skew| skew.abs() > 60) {
+    // Less is the network's doing.
+    if let Some(skew) = status.skew_seconds.filter(|skew| skew.abs() > 300) {
+        let side = if skew > 0 { "behind" } else { "ahead of" };
         line(
             "Clock",
-            format!("the site's is {skew} s ahead of this computer's"),
+            format!("this computer's is {} s {side} the site's", skew.abs()),
         );
     }
     if let Some(trouble) = &status.trouble {
@@ -188,7 +190,8 @@ fn print(status: &Status) {
     line("Agent", format!("{}, {daemon}", status.agent_version));
 }
 
-fn to_the_second(at: Timestamp) -> String {
+/// Nobody reads fractions.
+pub fn to_the_second(at: Timestamp) -> String {
     Timestamp::from_second(at.as_second())
         .unwrap_or(at)
         .to_string()

@@ -1,0 +1,55 @@
+# Everything that a developer, a newcomer and the continuous integration need. Each target sets up
+# what it uses and says what it installs; a fresh Debian 12 with Rust and make is enough.
+
+SHELL := /bin/bash
+TEST_FEATURES := perennial/test-clock,agent/test-clock
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+.PHONY: help
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: build-tools ## Build, start a site, enroll a client and show its whole life
+	cargo build --quiet -p perennial -p agent --features $(TEST_FEATURES)
+	@KEEP=$(KEEP) packaging/demo.sh target/debug
+
+.PHONY: test
+test: tools lint programs ## Set up everything, lint, and run every test
+	cargo test --workspace --features $(TEST_FEATURES)
+	cargo build -p wizard
+
+.PHONY: programs
+programs: build-tools ## Build the programs that acceptance tests run
+	cargo build -p perennial -p agent
+	mkdir -p target/debug/plain
+	cp target/debug/perennial target/debug/perennial-agent target/debug/plain/
+	cargo build -p perennial -p agent --features $(TEST_FEATURES)
+
+.PHONY: lint
+lint: build-tools ## Check format, lints, and licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --features $(TEST_FEATURES) -- -D warnings
+	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny (cargo)"; cargo install --quiet --locked cargo-deny; }
+	cargo deny --offline check bans licenses sources
+
+.PHONY: bench
+bench: build-tools ## Measure against the field's peers; prints a table, writes target/bench.json
+	@packaging/tools.sh golang-cfssl nginx-light sqlite3 openssl
+	cargo build --release -p perennial -p agent -p bench
+	target/release/bench
+
+.PHONY: tools
+tools: build-tools ## Install what the tests need: PostgreSQL, openssl, curl, pkilint
+	@packaging/tools.sh postgresql openssl curl python3-venv bsdutils util-linux
+	@test -x .venv/bin/lint_pkix_cert || { echo "installing pkilint (pip) into .venv"; \
+	  python3 -m venv .venv && .venv/bin/pip install --quiet pkilint; }
+
+.PHONY: build-tools
+build-tools:
+	@packaging/tools.sh gcc cmake
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean
+	rm -rf .venv

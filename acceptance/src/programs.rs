@@ -1,0 +1,400 @@
+//! The real programs, and what they print.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use domain::Pin;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use transport::ServerAddress;
+
+/// The password of every user in these tests.
+pub const PASSWORD: &str = "correct horse";
+
+/// The built program `name`: beside this test, or where `PERENNIAL_PROGRAMS` points.
+pub fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("PERENNIAL_PROGRAMS")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let own = std::env::current_exe().expect("a program knows its own file");
+            own.ancestors()
+                .nth(2)
+                .expect("target/debug/deps/test")
+                .to_owned()
+        });
+    let program = folder.join(name);
+    assert!(
+        program.exists(),
+        "{} is not built; run: make programs",
+        program.display()
+    );
+    program
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// # Panics
+    /// When the program failed.
+    pub fn succeeded(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs a command to its end with `stdin`.
+pub fn run(command: &mut Command, stdin: &str) -> Result<Ran> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{command:?}"))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that does not read its input is none of our business.
+        let _ = pipe.write_all(stdin.as_bytes());
+    }
+    Ok(child.wait_with_output()?.into())
+}
+
+/// A folder of a site, and how its servers are started.
+pub struct Site {
+    folder: TempDir,
+    clock: Option<String>,
+}
+
+impl Site {
+    /// Makes a site on SQLite.
+    pub fn new() -> Result<Self> {
+        Self::with("sqlite", None)
+    }
+
+    /// Makes a site on a database, in scaled time when `clock` is given.
+    pub fn with(database: &str, clock: Option<String>) -> Result<Self> {
+        let site = Self {
+            folder: tempfile::tempdir()?,
+            clock,
+        };
+        let init = site
+            .command("init")
+            .args(["--name", "Example", "--hostname", "127.0.0.1"])
+            .args(["--database", database])
+            .output()?;
+        Ran::from(init).succeeded();
+        Ok(site)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Changes the configuration's text.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.folder().join("perennial.toml");
+        let text = std::fs::read_to_string(&file)?;
+        Ok(std::fs::write(&file, change(text))?)
+    }
+
+    /// Lets users and addresses enroll as often as a test wants.
+    pub fn without_limits(&self) -> Result<()> {
+        self.configure(|text| {
+            text.lines()
+                .map(|line| match line.split_once(" = ") {
+                    Some((key, _)) if key.contains("_per_") => format!("{key} = 1000000\n"),
+                    _ => format!("{line}\n"),
+                })
+                .collect()
+        })
+    }
+
+    /// A command of the administrator's program on this site.
+    pub fn command(&self, word: &str) -> Command {
+        let mut command = Command::new(program("perennial"));
+        command
+            .args([word, "--site"])
+            .arg(self.folder())
+            .env_remove("PERENNIAL_SITE");
+        if let Some(clock) = &self.clock {
+            command.env("PERENNIAL_TEST_CLOCK", clock);
+        }
+        command
+    }
+
+    /// Runs an administrator's command.
+    pub fn admin(&self, words: &str) -> Result<Ran> {
+        self.admin_with(words, "")
+    }
+
+    pub fn admin_with(&self, words: &str, stdin: &str) -> Result<Ran> {
+        let mut words = words.split(' ');
+        let mut command = self.command(words.next().unwrap_or(""));
+        run(command.args(words), stdin)
+    }
+
+    pub fn add_user(&self, name: &str) -> Result<()> {
+        let ran = self.admin_with(&format!("user add {name} --password-stdin"), PASSWORD)?;
+        ran.succeeded();
+        Ok(())
+    }
+
+    /// Starts a server and waits until it is ready.
+    pub fn serve(&self) -> Result<Server> {
+        let mut command = self.command("serve");
+        command
+            .args(["--devices", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Server::start(command)
+    }
+
+    pub fn clock(&self) -> Option<&str> {
+        self.clock.as_deref()
+    }
+}
+
+/// A running server. Killed when dropped.
+pub struct Server {
+    child: Child,
+    pub devices: ServerAddress,
+    pub console: ServerAddress,
+    pub pin: Pin,
+    log: mpsc::Receiver<String>,
+}
+
+impl Server {
+    fn start(mut command: Command) -> Result<Self> {
+        let mut child = command.spawn()?;
+        let (lines, log) = mpsc::channel();
+        let stderr = child.stderr.take().context("a pipe")?;
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let _ = lines.send(line);
+            }
+        });
+        let mut out = BufReader::new(child.stdout.take().context("a pipe")?);
+        let mut line = String::new();
+        out.read_line(&mut line)?;
+        let word = |key: &str| {
+            let found = line
+                .split(' ')
+                .find_map(|word| word.trim().strip_prefix(key));
+            found.map(str::to_owned)
+        };
+        if !line.starts_with("ready ") {
+            let status = child.wait()?;
+            bail!(
+                "serve ended with {status}: {}",
+                log.iter().collect::<Vec<_>>().join("\n")
+            );
+        }
+        Ok(Self {
+            devices: word("devices=").context("devices=")?.parse()?,
+            console: word("console=").context("console=")?.parse()?,
+            pin: word("pin=").context("pin=")?.parse()?,
+            child,
+            log,
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to stop and returns its log.
+    pub fn stop(mut self) -> Result<String> {
+        let pid = Pid::from_raw(i32::try_from(self.pid())?).context("a process")?;
+        kill_process(pid, Signal::TERM)?;
+        let status = self.child.wait()?;
+        let log = self.log.iter().collect::<Vec<_>>().join("\n");
+        ensure!(status.success(), "serve ended with {status}: {log}");
+        Ok(log)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client below a root of its own.
+pub struct Client {
+    root: TempDir,
+    clock: Option<String>,
+}
+
+impl Client {
+    pub fn new() -> Result<Self> {
+        Self::with(None)
+    }
+
+    pub fn with(clock: Option<&str>) -> Result<Self> {
+        Ok(Self {
+            root: tempfile::tempdir()?,
+            clock: clock.map(str::to_owned),
+        })
+    }
+
+    pub fn installed() -> Result<Self> {
+        let client = Self::new()?;
+        client.agent("install")?.succeeded();
+        Ok(client)
+    }
+
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// A command of the agent.
+    pub fn command(&self, word: &str) -> Command {
+        self.tool(&program("perennial-agent"), Some(word))
+    }
+
+    fn tool(&self, program: &Path, word: Option<&str>) -> Command {
+        let mut command = Command::new(program);
+        command.args(word).arg("--root").arg(self.root());
+        if let Some(clock) = &self.clock {
+            command.env("PERENNIAL_TEST_CLOCK", clock);
+        }
+        command
+    }
+
+    pub fn agent(&self, words: &str) -> Result<Ran> {
+        let mut words = words.split(' ');
+        let mut command = self.command(words.next().unwrap_or(""));
+        run(command.args(words), "")
+    }
+
+    /// One of the installed tools, called by its own name.
+    pub fn installed_tool(&self, name: &str, words: &[&str], stdin: &str) -> Result<Ran> {
+        let tool = self.root().join("usr/lib/perennial/Tools").join(name);
+        run(self.tool(&tool, None).args(words), stdin)
+    }
+
+    /// Enrolls as the incumbent's administrators do, with the pin that they were given.
+    pub fn enroll(&self, server: &Server, user: &str) -> Result<Ran> {
+        self.enroll_with(server, user, PASSWORD)
+    }
+
+    pub fn enroll_with(&self, server: &Server, user: &str, password: &str) -> Result<Ran> {
+        let mut command = self.command("enroll");
+        command.args([
+            "-s",
+            &server.devices.to_string(),
+            "-u",
+            user,
+            "--password-stdin",
+        ]);
+        run(command.args(["--pin", &server.pin.to_string()]), password)
+    }
+
+    pub fn status(&self) -> Result<Value> {
+        Ok(self.agent("status --json")?.json())
+    }
+
+    /// Starts the daemon.
+    pub fn daemon(&self) -> Result<Daemon> {
+        let child = self
+            .command("run")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Daemon(child))
+    }
+
+    /// Every file and folder below the root.
+    pub fn tree(&self) -> Result<Vec<PathBuf>> {
+        fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                found.push(entry.path());
+                if entry.file_type()?.is_dir() {
+                    walk(&entry.path(), found)?;
+                }
+            }
+            Ok(())
+        }
+        let mut found = Vec::new();
+        walk(self.root(), &mut found)?;
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// A running daemon of a client. Killed when dropped.
+pub struct Daemon(Child);
+
+impl Daemon {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// True once it ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until something holds.
+///
+/// # Errors
+/// When it does not within a minute.
+pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < end {
+        if holds()? {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("never happened: {what}")
+}
+
+/// The value of `PERENNIAL_TEST_CLOCK` for time that begins now and runs `factor` times as fast.
+pub fn scaled_clock(factor: f64) -> String {
+    use domain::Clock;
+    let now = clock::SystemClock::default().now().as_second();
+    format!("{now}:{now}:{factor}")
+}

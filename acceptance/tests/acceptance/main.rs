@@ -1,0 +1,11 @@
+//! The real programs, in the words of the administrator's procedures.
+
+mod certificates;
+mod enrolling;
+mod hostile_requests;
+mod leaving;
+mod nodes;
+mod refusing;
+mod renewing;
+mod serving;
+mod time;

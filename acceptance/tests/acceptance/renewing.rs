@@ -1,0 +1,119 @@
+//! A certificate is renewed silently.
+
+use std::os::unix::fs::PermissionsExt;
+
+use acceptance::programs::{Client, Site, scaled_clock, until};
+use anyhow::Result;
+
+/// A year in about thirteen seconds.
+const FACTOR: f64 = 2_400_000.0;
+
+#[test]
+fn a_year_passes_and_nobody_is_asked() -> Result<()> {
+    let clock = scaled_clock(FACTOR);
+    let site = Site::with("sqlite", Some(clock.clone()))?;
+    site.configure(|text| {
+        text.replace("check_in_interval = \"1h\"", "check_in_interval = \"14d\"")
+    })?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::with(Some(&clock))?;
+    client.agent("install")?.succeeded();
+    let hooks = client.root().join("etc/perennial/renewed.d");
+    let seen = client.root().join("renewed");
+    let hook = hooks.join("10-tell");
+    std::fs::write(
+        &hook,
+        format!(
+            "#!/bin/sh\nls -l \"$PERENNIAL_KEY_FILE\" \"$PERENNIAL_CERTIFICATE_FILE\" >>{}\n",
+            seen.display()
+        ),
+    )?;
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
+    client.enroll(&server, "ann")?.succeeded();
+    let before = client.status()?;
+    let _daemon = client.daemon()?;
+    until("the certificate was renewed twice", || {
+        let list = site.admin("certificate list --json")?.json();
+        let used = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|row| !row["first_used_at"].is_null());
+        Ok(used.count() >= 3)
+    })?;
+    let after = client.status()?;
+    assert_eq!(after["smsid"], before["smsid"], "the identifier stays");
+    assert_ne!(after["serial"], before["serial"]);
+    assert!(std::fs::read_to_string(&seen)?.contains("certificate.pem"));
+
+    // One device, one valid certificate, the ones before superseded.
+    let devices = site.admin("device list --json")?.json();
+    assert_eq!(devices.as_array().map(Vec::len), Some(1));
+    let list = site
+        .admin("certificate list --state superseded --json")?
+        .json();
+    assert!(
+        list.as_array().is_some_and(|rows| rows.len() >= 2),
+        "{list}"
+    );
+    site.admin("audit verify")?.succeeded();
+    Ok(())
+}
+
+#[test]
+fn renewing_by_hand_and_checking_in() -> Result<()> {
+    let site = Site::new()?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::new()?;
+    for command in ["renew", "check-in"] {
+        let ran = client.agent(command)?;
+        assert_eq!(ran.code, 3, "{ran:#?}");
+        assert!(ran.err.contains("enroll it: CMEnroll -s"), "{ran:#?}");
+    }
+    client.enroll(&server, "ann")?.succeeded();
+    let first = client.status()?;
+    client.agent("renew")?.succeeded();
+    let second = client.status()?;
+    assert_ne!(first["serial"], second["serial"]);
+    assert_eq!(first["smsid"], second["smsid"]);
+    assert!(!second["window"].is_null() && !second["renew_at"].is_null());
+    client.agent("check-in")?.succeeded();
+
+    server.stop()?;
+    for command in ["renew", "check-in"] {
+        let ran = client.agent(command)?;
+        assert_eq!(ran.code, 5, "{ran:#?}");
+    }
+    assert_eq!(
+        client.status()?["serial"],
+        second["serial"],
+        "a failed renewal changes nothing"
+    );
+    Ok(())
+}
+
+#[test]
+fn an_expired_certificate_is_told_from_a_refused_one() -> Result<()> {
+    // A day a second: the certificate of an hour is gone at once.
+    let clock = scaled_clock(86_400.0);
+    let site = Site::with("sqlite", Some(clock.clone()))?;
+    site.configure(|text| text.replace("validity = \"365d\"", "validity = \"6h\""))?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::with(Some(&clock))?;
+    client.enroll(&server, "ann")?.succeeded();
+    until("the certificate expired", || {
+        Ok(client.agent("status")?.code == 6)
+    })?;
+    for command in ["renew", "check-in"] {
+        let ran = client.agent(command)?;
+        assert_eq!(ran.code, 6, "{ran:#?}");
+        assert!(
+            ran.err.contains("enroll again with your password"),
+            "{ran:#?}"
+        );
+    }
+    Ok(())
+}
