@@ -14,6 +14,10 @@ demo: build-tools ## Build, start a site, enroll a client and show its whole lif
 	cargo build --quiet -p perennial -p agent --features $(TEST_FEATURES)
 	@KEEP=$(KEEP) packaging/demo.sh target/debug
 
+.PHONY: picture
+picture: programs ## Draw the README's picture from a run of the demo
+	NO_COLOR=1 packaging/demo.sh target/debug | packaging/picture.sh >docs/demo.svg
+
 .PHONY: test
 test: tools lint programs ## Set up everything, lint, and run every test
 	cargo test --workspace --features $(TEST_FEATURES)

@@ -45,26 +45,6 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx with the default [`Settings`], see [`Nginx::start_with`].
-    ///
-    /// # Errors
-    /// As [`Nginx::start_with`].
-    pub fn start(
-        folder: &Path,
-        server_chain_pem: &str,
-        server_key_pem: &str,
-        client_ca_pem: &str,
-    ) -> io::Result<Nginx> {
-        let settings = Settings::default();
-        Nginx::start_with(
-            folder,
-            server_chain_pem,
-            server_key_pem,
-            client_ca_pem,
-            settings,
-        )
-    }
-
     /// Starts nginx with all its files below `folder` and waits until its workers run. It speaks
     /// TLS 1.3 alone, sends `server_chain_pem` (leaf first) and answers `GET /` with status 200
     /// and `ok` to a client whose certificate leads to a self-signed certificate in
@@ -76,7 +56,7 @@ impl Nginx {
     ///
     /// # Errors
     /// If nginx is missing, refuses the certificates, or is not ready in time.
-    pub fn start_with(
+    pub fn start(
         folder: &Path,
         server_chain_pem: &str,
         server_key_pem: &str,

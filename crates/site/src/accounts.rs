@@ -110,6 +110,9 @@ impl Site {
         limit: u32,
     ) -> Result<Page<AccountView>> {
         by.require(Action::ReadAccounts)?;
+        if after.is_some_and(|after| after.contains(char::is_control)) {
+            return Err(Error::Invalid("that is not where a page begins".to_owned()));
+        }
         let page = self.0.store.accounts(after, limit).await?;
         let items = page
             .items

@@ -10,6 +10,15 @@ impl Site {
     /// When the role may not, or the page's beginning is none.
     pub async fn devices(&self, by: &Administrator, filter: &DeviceFilter) -> Result<Page<Device>> {
         by.require(Action::ReadDevices)?;
+        if filter
+            .name
+            .as_deref()
+            .is_some_and(|name| name.contains(char::is_control))
+        {
+            return Err(Error::Invalid(
+                "a host name has no control characters".to_owned(),
+            ));
+        }
         let mut page = self.0.store.devices(filter).await?;
         page.items
             .iter_mut()

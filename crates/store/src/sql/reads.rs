@@ -142,11 +142,12 @@ impl Reads for Database {
                 .push(" AND d.host_name < ")
                 .push_bind(format!("{name}\u{10ffff}"));
         }
-        if let Some((name, id)) = filter
-            .after
-            .as_deref()
-            .and_then(|after| after.rsplit_once('\n'))
-        {
+        if let Some(after) = &filter.after {
+            let (name, id) = after.rsplit_once('\n').ok_or_else(|| no_cursor(after))?;
+            // PostgreSQL's texts have no NUL.
+            if name.contains('\0') {
+                return Err(no_cursor(after));
+            }
             let id: DeviceId = id.parse().map_err(corrupt)?;
             query
                 .push(" AND (d.host_name, d.id) > (")
@@ -217,11 +218,8 @@ impl Reads for Database {
                 .push(" AND c.not_after <= ")
                 .push_bind(before.as_millisecond());
         }
-        if let Some((end, serial)) = filter
-            .after
-            .as_deref()
-            .and_then(|after| after.split_once('/'))
-        {
+        if let Some(after) = &filter.after {
+            let (end, serial) = after.split_once('/').ok_or_else(|| no_cursor(after))?;
             let end: i64 = end.parse().map_err(corrupt)?;
             let serial: SerialNumber = serial.parse().map_err(corrupt)?;
             query
@@ -297,8 +295,10 @@ impl Reads for Database {
     async fn audit_events(&self, before: Option<&str>, limit: u32) -> Result<Page<AuditEvent>> {
         let limit = limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(EVENT);
-        let cursor: Vec<&str> = before.unwrap_or("").split('/').collect();
-        if let [at, segment, number] = cursor[..] {
+        if let Some(before) = before {
+            let [at, segment, number] = before.split('/').collect::<Vec<_>>()[..] else {
+                return Err(no_cursor(before));
+            };
             let at: i64 = at.parse().map_err(corrupt)?;
             let segment = data_encoding::HEXLOWER
                 .decode(segment.as_bytes())
@@ -514,6 +514,10 @@ fn event(row: DbRow) -> Result<AuditEvent> {
         payload_digest: bytes(&row, "payload_digest")?,
         hash: bytes(&row, "hash")?,
     })
+}
+
+fn no_cursor(given: &str) -> Unavailable {
+    corrupt(format!("cursor {given:?}"))
 }
 
 fn corrupt(what: impl std::fmt::Display) -> Unavailable {

@@ -43,15 +43,20 @@ impl Database {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(256);
-        let writer = SqlitePoolOptions::new()
+        let writer = options_of_pool()
             .max_connections(1)
             .connect_with(options.clone())
             .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
-        let readers = SqlitePoolOptions::new()
+        let readers = options_of_pool()
             .max_connections(4)
             .connect_with(options.pragma("query_only", "1"))
             .await?;
         Ok(Self { writer, readers })
     }
+}
+
+/// A file's connections do not break: none is tried before it is used.
+fn options_of_pool() -> SqlitePoolOptions {
+    SqlitePoolOptions::new().test_before_acquire(false)
 }

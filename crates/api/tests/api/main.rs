@@ -1,0 +1,262 @@
+//! Every route as every principal: what may be asked by whom is one table, `routes.txt`, that a
+//! reviewer reads. A new route, or a role that may more or less, shows there.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Request;
+use clock::{SystemClock, SystemRng};
+use domain::{Clock, Role, TokenDigest};
+use site::{EnrollmentProfile, Peer, Settings, Site};
+use store::{Actor, Change, Kind, Location, NewToken, Store};
+use tower::ServiceExt;
+
+struct Api {
+    site: Site,
+    _folder: tempfile::TempDir,
+}
+
+impl Api {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = folder.path().join("keys");
+        std::fs::create_dir(&keys).expect("a folder");
+        let clock = Arc::new(SystemClock::new());
+        site::create_keys(&keys, "Test", &*clock, &SystemRng).expect("keys");
+        let location = Location::Sqlite(folder.path().join("site.db"));
+        let store = Store::open(&location, "test", Arc::new(SystemRng))
+            .await
+            .expect("a store");
+        for role in Role::ALL {
+            let kind = Kind::AddToken(NewToken {
+                digest: TokenDigest::new(x509::sha256(&[role.word().as_bytes()])),
+                name: role.to_string(),
+                role: *role,
+                expires_at: None,
+            });
+            let change = Change {
+                at: clock.now(),
+                by: Actor::site(),
+                kind,
+            };
+            store
+                .commit_one(change)
+                .await
+                .expect("commits")
+                .expect("adds");
+        }
+        let settings = Settings {
+            name: "Test".to_owned(),
+            host_names: vec!["localhost".to_owned()],
+            profile: EnrollmentProfile::default(),
+            check_in_interval: "1h".parse().expect("a period"),
+            crl_lifetime: "7d".parse().expect("a period"),
+            crl_url: None,
+        };
+        let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng))
+            .await
+            .expect("opens");
+        site.publish_first_crl().await.expect("publishes");
+        Self {
+            site,
+            _folder: folder,
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &str,
+    ) -> (u16, String) {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .extension(Peer {
+                certificate: None,
+                address: [127, 0, 0, 1].into(),
+            });
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request
+            .body(Body::from(body.to_owned()))
+            .expect("a request");
+        let response = api::routes(self.site.clone())
+            .oneshot(request)
+            .await
+            .expect("answers");
+        let status = response.status().as_u16();
+        let body = http_body_util::BodyExt::collect(response.into_body())
+            .await
+            .expect("a body");
+        (
+            status,
+            String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        )
+    }
+}
+
+/// What a principal may, as the status of a request for something that is not there.
+fn word(status: u16) -> &'static str {
+    match status {
+        401 => "-",
+        403 => "no",
+        200..=299 | 400 | 404 | 409 | 422 => "yes",
+        _ => "?",
+    }
+}
+
+#[tokio::test]
+async fn every_route_as_every_principal() {
+    let api = Api::new().await;
+    let mut table = String::new();
+    let heading: Vec<_> = Role::ALL.iter().map(|role| role.word()).collect();
+    let _ = writeln!(
+        table,
+        "{:<52} nobody  wrong-token  {}",
+        "",
+        heading.join("  ")
+    );
+    for route in api::ROUTES {
+        let path = route
+            .path
+            .replace("{device}", "00000000-0000-8000-8000-000000000001")
+            .replace("{serial}", "40000000000000000000000000000001")
+            .replace("{name}", "nobody");
+        // Complete bodies: authorization must not hide behind a body that cannot be read.
+        let body = match route.path {
+            "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
+            path if path.ends_with("password") => r#"{"password":"long enough"}"#,
+            _ => "{}",
+        };
+        let (nobody, _) = api.ask(route.method, &path, None, body).await;
+        let (wrong, _) = api
+            .ask(route.method, &path, Some("perennial-wrong"), body)
+            .await;
+        assert_eq!((nobody, wrong), (401, 401), "{route:?}");
+        let _ = write!(
+            table,
+            "{:<52} {:<6}  {:<11}",
+            format!("{} {}", route.method, route.path),
+            word(nobody),
+            word(wrong)
+        );
+        for role in Role::ALL {
+            let (status, text) = api.ask(route.method, &path, Some(role.word()), body).await;
+            let may = route.action.is_none_or(|action| role.may(action));
+            assert_eq!(status != 403, may, "{route:?} as {role}: {status} {text}");
+            assert!(
+                status < 500 && status != 405,
+                "{route:?} as {role}: {status} {text}"
+            );
+            let _ = write!(
+                table,
+                "  {:<width$}",
+                word(status),
+                width = role.word().len()
+            );
+        }
+        while table.ends_with(' ') {
+            table.pop();
+        }
+        table.push('\n');
+    }
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/routes.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(golden, &table).expect("writes");
+    }
+    let expected = std::fs::read_to_string(golden).unwrap_or_default();
+    assert_eq!(
+        table, expected,
+        "review the table, then: UPDATE_GOLDEN=1 cargo test -p api"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_the_askers_mistake() {
+    let api = Api::new().await;
+    let token = Some(Role::FullAdministrator.word());
+    for (method, path, body, status, says) in [
+        ("POST", "/api/v1/users", "{", 400, "JSON"),
+        (
+            "POST",
+            "/api/v1/users",
+            r#"{"name":"a","password":"long enough","admin":true}"#,
+            422,
+            "unknown field `admin`",
+        ),
+        (
+            "POST",
+            "/api/v1/users",
+            r#"{"name":"a:b","password":"long enough"}"#,
+            400,
+            "colon",
+        ),
+        (
+            "POST",
+            "/api/v1/users",
+            r#"{"name":"a","password":"short"}"#,
+            400,
+            "at least 8 characters",
+        ),
+        ("GET", "/api/v1/devices?limit=x", "", 400, "invalid digit"),
+        (
+            "GET",
+            "/api/v1/devices?colour=red",
+            "",
+            400,
+            "unknown field `colour`",
+        ),
+        (
+            "GET",
+            "/api/v1/devices?after=%00",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "GET",
+            "/api/v1/devices/1",
+            "",
+            400,
+            "is not a device identifier",
+        ),
+        (
+            "GET",
+            "/api/v1/certificates?after=garbage",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "GET",
+            "/api/v1/audit/events?after=1/2/x",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "GET",
+            "/api/v1/certificates?expiring_within=soon",
+            "",
+            400,
+            "is not a length of time",
+        ),
+        (
+            "POST",
+            "/api/v1/certificates/zz/revoke",
+            "{}",
+            400,
+            "a serial number",
+        ),
+    ] {
+        let (got, text) = api.ask(method, path, token, body).await;
+        assert_eq!(got, status, "{method} {path}: {text}");
+        assert!(text.contains(says), "{method} {path}: {text}");
+        assert!(text.contains(&format!("\"status\":{status}")), "{text}");
+    }
+}
