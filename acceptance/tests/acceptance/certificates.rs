@@ -14,7 +14,7 @@ fn tool(program: &str, words: &[&str]) -> Result<String> {
 }
 
 /// pkilint, where `make` put it.
-fn pkilint(linter: &str, file: &Path) -> Result<String> {
+fn pkilint(linter: &str, file: &Path) -> Result<()> {
     let folder = std::env::var_os("PERENNIAL_VENV")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv"));
@@ -26,9 +26,22 @@ fn pkilint(linter: &str, file: &Path) -> Result<String> {
         command.args(["-t", "CRL", "-p", "PKIX"]);
     }
     let ran = run(command.arg(file), "")?;
-    assert!(ran.code == 0, "{linter} {}: {ran:#?}", file.display());
-    Ok(ran.out)
+    assert!(ran.err.is_empty(), "{linter} {}: {ran:#?}", file.display());
+    let severities = ["(WARNING)", "(ERROR)", "(FATAL)"];
+    let findings: Vec<_> = ran
+        .out
+        .lines()
+        .filter(|line| severities.iter().any(|severity| line.contains(severity)))
+        .filter(|line| !line.contains(NO_WEB_ADDRESS))
+        .collect();
+    assert!(findings.is_empty(), "{linter} {}: {ran:#?}", file.display());
+    Ok(())
 }
+
+/// pkilint asks of every URI that it be a web address. A device's name is a URN, which is a URI too
+/// (RFC 3986 section 1.1.3, RFC 9562 section 4); this one finding, and only with that name, is its
+/// mistake.
+const NO_WEB_ADDRESS: &str = "pkix.invalid_uri_syntax (ERROR): Invalid URI syntax: \"urn:uuid:";
 
 #[test]
 fn openssl_and_pkilint_find_nothing_wrong() -> Result<()> {
@@ -126,7 +139,7 @@ fn openssl_and_pkilint_find_nothing_wrong() -> Result<()> {
         ];
         let ran = run(Command::new("openssl").args(words), "")?;
         assert!(ran.err.contains("verify OK"), "{ran:#?}");
-        pkilint("lint_crl", &crl).map(drop)
+        pkilint("lint_crl", &crl)
     };
     lists(0)?;
     for reason in ["unspecified", "keyCompromise", "cessationOfOperation"] {

@@ -134,3 +134,67 @@ fn the_administrators_command_line_explains_its_mistakes() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_blocked_computer_does_not_come_back_by_enrolling() -> Result<()> {
+    let site = Site::new()?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::new()?;
+    client.enroll(&server, "ann")?.succeeded();
+    let device = client.status()?["smsid"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    site.admin(&format!("device block {device}"))?.succeeded();
+    let ran = client.enroll(&server, "ann")?;
+    assert_eq!(ran.code, 4, "{ran:#?}");
+    assert!(ran.err.contains("the device is blocked"), "{ran:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_refused_client_cannot_fill_the_audit_log() -> Result<()> {
+    let site = Site::new()?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::new()?;
+    client.enroll(&server, "ann")?.succeeded();
+    let device = client.status()?["smsid"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    site.admin(&format!("device block {device}"))?.succeeded();
+    for _ in 0..5 {
+        assert_eq!(client.agent("check-in")?.code, 4);
+    }
+    let events = site.admin("audit list --json")?.json();
+    let refused = events
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|event| event["action"] == "device-refused");
+    assert_eq!(refused.count(), 1, "{events}");
+    Ok(())
+}
+
+#[test]
+fn a_looping_client_is_told_to_wait() -> Result<()> {
+    let site = Site::new()?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::new()?;
+    client.enroll(&server, "ann")?.succeeded();
+    for _ in 0..10 {
+        client.agent("renew")?.succeeded();
+    }
+    let ran = client.agent("renew")?;
+    assert_eq!(ran.code, 4, "{ran:#?}");
+    assert!(
+        ran.err
+            .contains("this device renewed 10 times within an hour; try again in"),
+        "{ran:#?}"
+    );
+    client.agent("check-in")?.succeeded();
+    Ok(())
+}

@@ -117,3 +117,68 @@ fn an_expired_certificate_is_told_from_a_refused_one() -> Result<()> {
     }
     Ok(())
 }
+
+/// The states that killing the agent during a renewal leaves behind, each made by hand.
+#[test]
+fn a_client_that_was_killed_while_it_renewed_goes_on() -> Result<()> {
+    let site = Site::new()?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::new()?;
+    client.enroll(&server, "ann")?.succeeded();
+    let smsid = client.status()?["smsid"].clone();
+    let identity = client.root().join("var/lib/perennial/identity");
+    let newest = || -> Result<std::path::PathBuf> {
+        Ok(identity.join(std::fs::read_link(identity.join("current"))?))
+    };
+    let point_to = |generation: &std::path::Path| -> Result<()> {
+        std::fs::remove_file(identity.join("current"))?;
+        let name = generation.file_name().expect("a generation");
+        Ok(std::os::unix::fs::symlink(name, identity.join("current"))?)
+    };
+    let old = newest()?;
+    client.agent("renew")?.succeeded();
+    let new = newest()?;
+    let serial = client.status()?["serial"].clone();
+
+    // Killed before the link moved: the site refuses the old one already.
+    point_to(&old)?;
+    client.agent("check-in")?.succeeded();
+    assert_eq!(client.status()?["serial"], serial);
+
+    // Killed before the folder moved, too: the staged certificate was used once.
+    let old = newest()?;
+    client.agent("renew")?.succeeded();
+    let new_serial = client.status()?["serial"].clone();
+    let new = {
+        drop(new);
+        newest()?
+    };
+    point_to(&old)?;
+    std::fs::rename(&new, identity.join("pending"))?;
+    // A wrong password meanwhile must not cost the staged identity.
+    assert_eq!(client.enroll_with(&server, "ann", "wrong horse")?.code, 4);
+    client.agent("check-in")?.succeeded();
+    assert_eq!(client.status()?["serial"], new_serial);
+    assert_eq!(client.status()?["smsid"], smsid);
+
+    // Killed right after a first enrollment's folder moved: there is no link at all.
+    std::fs::remove_file(identity.join("current"))?;
+    client.agent("check-in")?.succeeded();
+    assert_eq!(client.status()?["serial"], new_serial);
+
+    // Killed after the answer was lost: the key is there, the certificate is not.
+    let before = site.admin("certificate list --json")?.json();
+    client.agent("renew")?.succeeded();
+    let after = site.admin("certificate list --json")?.json();
+    let count = |list: &serde_json::Value| list.as_array().map_or(0, Vec::len);
+    assert_eq!(count(&after), count(&before) + 1);
+    assert_eq!(
+        site.admin("device list --json")?
+            .json()
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+    Ok(())
+}

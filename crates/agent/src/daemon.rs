@@ -16,21 +16,26 @@ use crate::renewal;
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_hours(24);
 
 pub async fn run(machine: &Machine) -> Result<(), Failure> {
-    let _daemon = machine.become_daemon()?;
-    log::start(&machine.layout, true);
-    let mut alarm = Alarm::new(machine.clock)?;
+    // Listening for signals comes first: a tool may send one as soon as it sees the daemon.
     let mut changed = signal(SignalKind::hangup())?;
     let mut end = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let _daemon = machine.become_daemon()?;
+    log::start(&machine.layout, true);
+    let mut alarm = Alarm::new(machine.clock)?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"));
-    loop {
-        let next = step(machine).await;
-        tokio::select! {
-            stopped = sleep(&mut alarm, &mut changed, next) => stopped?,
-            _ = end.recv() => break,
-            _ = interrupt.recv() => break,
+    let work = async {
+        loop {
+            let next = step(machine).await;
+            sleep(&mut alarm, &mut changed, next).await?;
         }
+    };
+    // Breaking off at any point of the work is as harmless as being killed there.
+    tokio::select! {
+        failed = work => return failed,
+        _ = end.recv() => {}
+        _ = interrupt.recv() => {}
     }
     tracing::info!(event = "stopped");
     Ok(())
@@ -107,7 +112,11 @@ impl Due {
         };
         let now = machine.now();
         let state = machine.state();
-        let check_in = state.next_check_in.unwrap_or(now);
+        // A check-in in the future was made by a clock that has been set back since.
+        let planned = state
+            .next_check_in
+            .filter(|_| state.last_check_in.is_none_or(|at| at <= now));
+        let check_in = planned.unwrap_or(now);
         let renewal = state.renew_at.unwrap_or(Timestamp::MAX);
         let mut next = check_in.min(renewal);
         if let Some(trouble) = &state.trouble {

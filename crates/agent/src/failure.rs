@@ -16,7 +16,10 @@ pub enum Failure {
     #[error("the server at {address} is not trusted: {reason}")]
     NotTrusted {
         address: String,
+        /// The root that the server showed, where trusting it would help.
         observed: Option<Pin>,
+        /// Whether the person who asked may decide to trust it.
+        advise: bool,
         reason: String,
     },
     #[error("{0}")]
@@ -53,13 +56,14 @@ impl Failure {
             Self::NotEnrolled => Some("enroll it: CMEnroll -s <server> -u <user name>".to_owned()),
             Self::NotTrusted {
                 observed: Some(pin),
+                advise: true,
                 ..
             } => Some(format!(
                 "nothing was sent to it. It shows the fingerprint\n  {pin}\n\
                  If your administrator gives you the same one, add: --pin {pin}"
             )),
             Self::Unreachable(_) => Some(
-                "nothing was changed; check the network and the server's name, and try again"
+                "this computer's identity is as it was; check the network and the server's name, and try again"
                     .to_owned(),
             ),
             Self::Expired(_) => Some(
@@ -92,6 +96,7 @@ impl From<TransportError> for Failure {
             } => Self::NotTrusted {
                 address: address.to_string(),
                 observed,
+                advise: false,
                 reason,
             },
             TransportError::Refused { reason, .. } => Self::Refused {

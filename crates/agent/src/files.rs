@@ -10,7 +10,8 @@ use std::path::Path;
 pub fn replace(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let part = folder.join(format!(".{name}.part"));
+    // Two programs that write at once do not write into each other's file.
+    let part = folder.join(format!(".{name}.{}.part", std::process::id()));
     let write = || {
         let mut handle = OpenOptions::new()
             .write(true)

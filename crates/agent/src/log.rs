@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -19,8 +19,10 @@ const MOST_BYTES: u64 = 5 << 20;
 
 /// Starts logging. Tools log to the file alone; the daemon to both.
 pub fn start(layout: &Layout, to_stderr: bool) {
-    let filter =
-        EnvFilter::try_from_env("PERENNIAL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let level = std::env::var("PERENNIAL_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok());
+    let filter = level.unwrap_or(LevelFilter::INFO);
     let file = LogFile::open(&layout.logs()).ok().map(|file| {
         tracing_subscriber::fmt::layer()
             .with_writer(file)

@@ -1,7 +1,7 @@
 //! The preference domain `com.microsoft.ccmclient`, on levels: managed, root's own, machine. The
 //! strongest level that has a key decides. Unknown keys are kept, writes are atomic.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
@@ -55,11 +55,11 @@ impl<'a> Preferences<'a> {
     }
 
     /// A key that only device management may set.
-    pub fn managed(&self, key: &str) -> Option<Value> {
-        self.read(CCMCLIENT, Level::Managed)
-            .unwrap_or_default()
-            .get(key)
-            .cloned()
+    ///
+    /// # Errors
+    /// When management's list is there and cannot be read: what it prescribes is then unknown.
+    pub fn managed(&self, key: &str) -> io::Result<Option<Value>> {
+        Ok(self.read(CCMCLIENT, Level::Managed)?.get(key).cloned())
     }
 
     /// All keys of a domain, each from the strongest level that has it.
@@ -106,6 +106,10 @@ impl<'a> Preferences<'a> {
         domain: &str,
         change: impl FnOnce(&mut Dictionary) -> T,
     ) -> io::Result<T> {
+        let folder = self.layout.preferences(Level::Root);
+        files::make_folder(&folder, 0o700)?;
+        let lock = File::create(folder.join(".lock"))?;
+        lock.lock()?;
         let mut dictionary = self.read(domain, Level::Root)?;
         let before = dictionary.clone();
         let done = change(&mut dictionary);
@@ -115,7 +119,6 @@ impl<'a> Preferences<'a> {
                 .to_writer_xml(&mut text)
                 .map_err(io::Error::other)?;
             text.push(b'\n');
-            files::make_folder(&self.layout.preferences(Level::Root), 0o700)?;
             files::replace(&self.file(domain, Level::Root), &text, 0o600)?;
         }
         Ok(done)

@@ -169,11 +169,8 @@ impl Authorities {
 }
 
 fn est_request(operation: &str, key: &PrivateKey) -> Request {
-    let name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let request = data_encoding::BASE64.encode(&x509::request_der(key, &name));
+    // The site names devices and people itself: the request asks for nothing but its key.
+    let request = data_encoding::BASE64.encode(&x509::request_der(key, ""));
     Request::new(Method::POST, format!("{EST_PREFIX}/{operation}"), request)
         .header("content-type", "application/pkcs10")
         .header("content-transfer-encoding", "base64")
@@ -198,13 +195,14 @@ fn accepted(response: Response) -> Result<Response, Failure> {
     }
     let reason = match serde_json::from_slice::<Problem>(&response.body) {
         Ok(problem) => problem.detail,
-        Err(_) => response
-            .text()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(300)
-            .collect(),
+        Err(_) => response.text(),
     };
+    // It goes to a person's terminal.
+    let reason: String = reason
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(300)
+        .collect();
     Err(match response.status {
         500.. => Failure::Unreachable(format!("the server cannot answer now: {reason}")),
         status => Failure::Refused { status, reason },

@@ -21,6 +21,8 @@ pub struct ApiClient {
 pub enum ClientError {
     #[error(transparent)]
     Transport(#[from] TransportError),
+    #[error("the access token is not one: it is a single line of letters, digits, - and _")]
+    Token,
     /// The site's own sentence.
     #[error("{detail}")]
     Refused { status: u16, detail: String },
@@ -31,11 +33,18 @@ pub enum ClientError {
 type Result<T> = std::result::Result<T, ClientError>;
 
 impl ApiClient {
-    pub fn new(client: Client, token: Zeroizing<String>) -> Self {
-        Self {
-            client,
-            token: Zeroizing::new(token.trim().to_owned()),
+    /// # Errors
+    /// When `token` is no access token: it would become a header.
+    pub fn new(client: Client, token: &str) -> Result<Self> {
+        let token = token.trim();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if token.is_empty() || !token.chars().all(allowed) {
+            return Err(ClientError::Token);
         }
+        Ok(Self {
+            client,
+            token: Zeroizing::new(token.to_owned()),
+        })
     }
 
     pub async fn users(&self, query: &PageQuery) -> Result<List<User>> {
@@ -178,7 +187,7 @@ impl ApiClient {
             return Ok(response.body.to_vec());
         }
         let detail = match serde_json::from_slice::<Problem>(&response.body) {
-            Ok(problem) => problem.detail,
+            Ok(problem) => problem.detail.chars().filter(|c| !c.is_control()).collect(),
             Err(_) => format!("the site answered {}", response.status),
         };
         Err(ClientError::Refused {

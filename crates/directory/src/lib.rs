@@ -3,4 +3,4 @@
 
 mod local;
 
-pub use local::{Password, PasswordHash, PasswordHasher, Rejected};
+pub use local::{Password, PasswordHash, PasswordHasher, Rejected, TooManyWait};

@@ -63,11 +63,21 @@ impl std::fmt::Debug for PasswordHash {
     }
 }
 
+/// Checks that may wait for each core: some ten seconds' worth.
+const WAITING_PER_CORE: usize = 256;
+
+/// Too many passwords wait to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many log-ins at once")]
+pub struct TooManyWait;
+
 /// Hashes and checks passwords. Each costs 19 MiB and some tens of milliseconds (OWASP's first
 /// choice for argon2id: m = 19 MiB, t = 2, p = 1), so at most as many run at once as there are cores.
 #[derive(Clone)]
 pub struct PasswordHasher {
     places: Arc<Semaphore>,
+    /// Those who hash and those who wait for it.
+    queue: Arc<Semaphore>,
     rng: Arc<dyn Rng>,
 }
 
@@ -76,6 +86,7 @@ impl PasswordHasher {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             places: Arc::new(Semaphore::new(cores)),
+            queue: Arc::new(Semaphore::new(cores * WAITING_PER_CORE)),
             rng,
         }
     }
@@ -94,21 +105,35 @@ impl PasswordHasher {
 
     /// True when `password` is the one behind `stored`. Without a stored hash (no such account) it
     /// costs the same time and is false: an answer's time tells nobody which names exist.
-    pub async fn check(&self, password: Password, stored: Option<PasswordHash>) -> bool {
-        self.run(move || match &stored {
-            Some(hash) => PhcString::new(&hash.0).is_ok_and(|hash| {
-                Argon2::default()
-                    .verify_password(password.0.as_bytes(), &hash)
-                    .is_ok()
-            }),
-            None => {
-                let spent =
-                    Argon2::default().hash_password_with_salt(password.0.as_bytes(), &[0; 16]);
-                drop(spent);
-                false
-            }
-        })
-        .await
+    ///
+    /// # Errors
+    /// When so many wait already that waiting would outlast a client's patience.
+    pub async fn check(
+        &self,
+        password: Password,
+        stored: Option<PasswordHash>,
+    ) -> Result<bool, TooManyWait> {
+        let _waiting = self
+            .queue
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| TooManyWait)?;
+        let matches = self
+            .run(move || match &stored {
+                Some(hash) => PhcString::new(&hash.0).is_ok_and(|hash| {
+                    Argon2::default()
+                        .verify_password(password.0.as_bytes(), &hash)
+                        .is_ok()
+                }),
+                None => {
+                    let spent =
+                        Argon2::default().hash_password_with_salt(password.0.as_bytes(), &[0; 16]);
+                    drop(spent);
+                    false
+                }
+            })
+            .await;
+        Ok(matches)
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -154,11 +179,21 @@ mod tests {
             hasher
                 .check(password("correct horse"), Some(stored.clone()))
                 .await
+                .expect("no queue")
         );
-        assert!(!hasher.check(password("wrong horse"), Some(stored)).await);
-        assert!(!hasher.check(password("correct horse"), None).await);
+        assert_eq!(
+            hasher.check(password("wrong horse"), Some(stored)).await,
+            Ok(false)
+        );
+        assert_eq!(
+            hasher.check(password("correct horse"), None).await,
+            Ok(false)
+        );
         let broken = PasswordHash::from_stored("garbage".to_owned());
-        assert!(!hasher.check(password("correct horse"), Some(broken)).await);
+        assert_eq!(
+            hasher.check(password("correct horse"), Some(broken)).await,
+            Ok(false)
+        );
     }
 
     #[test]

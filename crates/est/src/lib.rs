@@ -58,15 +58,8 @@ async fn enroll(
         Error::Unauthenticated("enrolling needs a user name and a password".to_owned())
     })?;
     let request = request(body)?;
-    // A device that shows its certificate keeps its record. One that shows a certificate which is
-    // no longer good is not a stranger's problem: the user's log-in decides.
-    let proof = match peer.certificate {
-        Some(_) => site
-            .authenticate_device(peer.certificate, peer.address)
-            .await
-            .ok(),
-        None => None,
-    };
+    // A device that shows its certificate keeps its record.
+    let proof = site.proved_device(peer.certificate, peer.address).await?;
     let issued = site
         .enroll(credentials, &request, proof.as_ref(), peer.address)
         .await?;

@@ -62,7 +62,7 @@ fn connect(connection: &Connection) -> anyhow::Result<ApiClient> {
         check_name: true,
     };
     let client = Client::new(address, trust, None, Arc::new(SystemClock::new()))?;
-    Ok(ApiClient::new(client, token))
+    Ok(ApiClient::new(client, &token)?)
 }
 
 async fn user(api: &ApiClient, command: User, format: Format) -> anyhow::Result<()> {
@@ -102,7 +102,7 @@ async fn user(api: &ApiClient, command: User, format: Format) -> anyhow::Result<
             done(
                 format,
                 &format!("removed {name}; devices and certificates of the user stay"),
-                &(),
+                &Done {},
             )
         }
         User::Passwd {
@@ -117,7 +117,7 @@ async fn user(api: &ApiClient, command: User, format: Format) -> anyhow::Result<
                 },
             )
             .await?;
-            done(format, &format!("password of {name} set"), &())
+            done(format, &format!("password of {name} set"), &Done {})
         }
     }
 }
@@ -194,12 +194,12 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             done(
                 format,
                 &format!("blocked {device}: it is refused from now on"),
-                &(),
+                &Done {},
             )
         }
         Device::Unblock { device } => {
             api.unblock_device(resolve(api, &device).await?).await?;
-            done(format, &format!("unblocked {device}"), &())
+            done(format, &format!("unblocked {device}"), &Done {})
         }
         Device::Revoke { device, reason } => {
             let revoked = api
@@ -439,3 +439,8 @@ fn new_password(user: &str, from_stdin: bool) -> anyhow::Result<Zeroizing<String
     }
     Ok(first)
 }
+
+/// What a command says in JSON when it did what it was asked and has nothing more to tell.
+#[derive(serde::Serialize)]
+#[serde(tag = "status", rename = "done")]
+struct Done {}

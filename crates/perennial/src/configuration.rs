@@ -74,7 +74,7 @@ impl Configuration {
             )
         })?;
         let configuration: Self = toml::from_str(&text)
-            .map_err(|error| anyhow!("{}: {}", file.display(), explained(&error)))?;
+            .map_err(|error| anyhow!("{}: {}", file.display(), explained(&error, &text)))?;
         configuration
             .check()
             .with_context(|| file.display().to_string())?;
@@ -131,7 +131,7 @@ impl Configuration {
     pub fn settings(&self) -> Settings {
         // Administrators on the machine itself reach it by loopback.
         let mut host_names = self.hostnames.clone();
-        for local in ["localhost", "127.0.0.1", "::1"] {
+        for local in ["127.0.0.1", "::1"] {
             if !host_names.iter().any(|name| name == local) {
                 host_names.push(local.to_owned());
             }
@@ -147,12 +147,16 @@ impl Configuration {
     }
 }
 
-/// A parser's complaint, with the key that was probably meant.
-fn explained(error: &toml::de::Error) -> String {
-    let text = error.to_string();
-    match probably_meant(error.message()) {
-        Some(meant) => format!("{}\ndid you mean `{meant}`?", text.trim_end()),
-        None => text.trim_end().to_owned(),
+/// A parser's complaint, with its line's number and the key that was probably meant. The line itself
+/// is not repeated: it may hold the database's password.
+fn explained(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map_or(1, |span| {
+        text[..span.start.min(text.len())].lines().count().max(1)
+    });
+    let message = error.message();
+    match probably_meant(message) {
+        Some(meant) => format!("line {line}: {message}\ndid you mean `{meant}`?"),
+        None => format!("line {line}: {message}"),
     }
 }
 
@@ -218,5 +222,7 @@ mod tests {
         }
         let error = site(&LEAST.replace("sqlite", "mysql://u:secret@h/d")).unwrap_err();
         assert!(!format!("{error:#}").contains("secret"));
+        let error = site("database = \"postgres://u:secret@h/d\n").unwrap_err();
+        assert!(!format!("{error:#}").contains("secret"), "{error:#}");
     }
 }

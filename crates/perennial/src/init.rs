@@ -37,7 +37,10 @@ pub async fn run(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<()> {
         println!("keys           made  {}", keys.display());
     }
 
-    let _lock = matches!(configuration.database.as_str(), "sqlite").then(|| folder.lock());
+    let _lock = match configuration.database.as_str() {
+        "sqlite" => Some(folder.lock()?),
+        _ => None,
+    };
     let location = configuration.location(folder)?;
     let store = Store::open(&location, "init", Arc::new(SystemRng)).await?;
     let authority = authority::Authority::open(&keys, None)?;

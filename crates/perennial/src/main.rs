@@ -16,6 +16,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    // Whatever this program writes is for its owner alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = match &cli.command {
         cli::Command::Serve(_) => tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -53,7 +55,10 @@ async fn run(cli: cli::Cli) -> anyhow::Result<()> {
 /// 1 failed, 4 refused by the site, 5 not reachable (2, wrong usage, comes from the parser).
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<api::ClientError>() {
-        Some(api::ClientError::Refused { .. }) => 4,
+        Some(
+            api::ClientError::Refused { .. }
+            | api::ClientError::Transport(transport::TransportError::NotTrusted { .. }),
+        ) => 4,
         Some(api::ClientError::Transport(_)) => 5,
         _ => match error.downcast_ref::<folder::NotRunning>() {
             Some(_) => 5,

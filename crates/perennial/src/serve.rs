@@ -13,17 +13,18 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use site::{ServerKey, Site};
 use store::{Location, Store};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use transport::{ServerAddress, ServerIdentity, ServerTls};
 
 use crate::cli::Serve;
 use crate::configuration::Configuration;
 use crate::folder::{Running, SiteFolder};
-use crate::listener::{self, CurrentTls};
+use crate::listener::{self, Bounds, CurrentTls};
 
 pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
     start_logging();
+    let descriptors = raise_descriptor_limit();
     let metrics = PrometheusBuilder::new()
         .install_recorder()
         .context("metrics")?;
@@ -48,7 +49,7 @@ pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
         Arc::new(SystemRng),
     )
     .await?;
-    site.publish_first_crl().await?;
+    site.refresh_crl().await?;
 
     let tls = Tls::new(&site, &clock).await?;
     let devices = bind(arguments.devices.unwrap_or(configuration.devices)).await?;
@@ -61,8 +62,9 @@ pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
     };
 
     let (stop, stopped) = watch::channel(false);
+    let (stop_jobs, jobs_stopped) = watch::channel(false);
     let jobs = {
-        let (site, mut stopped) = (site.clone(), stopped.clone());
+        let (site, mut stopped) = (site.clone(), jobs_stopped);
         tokio::spawn(async move { site.run_jobs(async { drop(stopped.changed().await) }).await })
     };
     let renewing = tokio::spawn(tls.clone().keep_fresh(site.clone(), clock.clone()));
@@ -70,27 +72,31 @@ pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
         devices,
         tls.devices,
         device_routes(&site),
+        Bounds::devices(descriptors),
         stopped.clone(),
     ));
     let console_listener = tokio::spawn(listener::serve(
         console,
         tls.console,
         console_routes(&site, metrics),
+        Bounds::console(descriptors),
         stopped,
     ));
 
+    let mut signals = Signals::new()?;
     folder.set_running(&running)?;
     println!(
         "ready devices=https://{} console=https://{} pin={}",
         running.devices, running.console, running.pin
     );
-    wait_for_signal().await?;
+    signals.wait().await;
     tracing::info!(event = "stopping");
     folder.clear_running(&running);
     stop.send_replace(true);
     renewing.abort();
     // First the listeners, so that what they still answer is recorded; then the jobs' last writes.
     let _ = tokio::join!(device_listener, console_listener);
+    stop_jobs.send_replace(true);
     jobs.await.context("the jobs ended badly")?;
     tracing::info!(event = "stopped");
     Ok(())
@@ -220,21 +226,43 @@ fn reachable(
     Ok(format!("{host}:{}", bound.port()).parse()?)
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the server. Listened for before it is said to be ready.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Each connection is a descriptor: takes as many as the system lets us, and returns their number.
+fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PERENNIAL_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let level = std::env::var("PERENNIAL_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(level.unwrap_or(tracing::level_filters::LevelFilter::INFO))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false)

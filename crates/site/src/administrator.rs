@@ -73,10 +73,11 @@ pub fn new_token_secret(rng: &dyn Rng) -> Zeroizing<String> {
 }
 
 /// Records the first administrator's token. Only a digest of `secret` is stored. Recording the same
-/// one again changes nothing.
+/// one again changes nothing; another one ends the one before: whoever holds the site's folder holds
+/// the site.
 ///
 /// # Errors
-/// When the database failed, or the site has another first token.
+/// When the database failed.
 pub async fn add_first_token(store: &Store, clock: &dyn Clock, secret: &str) -> Result<()> {
     let digest = token_digest(secret);
     if store.token(&digest).await?.is_some() {
@@ -87,6 +88,7 @@ pub async fn add_first_token(store: &Store, clock: &dyn Clock, secret: &str) -> 
         name: "first-administrator".to_owned(),
         role: Role::FullAdministrator,
         expires_at: None,
+        replaces: true,
     });
     store
         .commit_one(Change {

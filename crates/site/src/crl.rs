@@ -23,14 +23,16 @@ impl Site {
             .ok_or_else(|| Error::NotFound("no revocation list was made yet".to_owned()))
     }
 
-    /// Makes the first list of a new site, so that there always is one.
+    /// Makes a list when there is none, when it is old, or when something was revoked since: also
+    /// by a node that ended before it could publish.
     ///
     /// # Errors
     /// When the records cannot be reached.
-    pub async fn publish_first_crl(&self) -> Result<()> {
-        match self.0.store.crl().await? {
-            Some(_) => Ok(()),
-            None => self.publish_crl().await,
+    pub async fn refresh_crl(&self) -> Result<()> {
+        if self.crl_is_due().await? {
+            self.publish_crl().await
+        } else {
+            Ok(())
         }
     }
 
@@ -88,32 +90,28 @@ impl Site {
     /// Keeps the list fresh, for ever.
     pub(crate) async fn publish_crls(&self) {
         loop {
-            if self.crl_is_old().await
-                && let Err(error) = self.publish_crl().await
-            {
+            if let Err(error) = self.refresh_crl().await {
                 tracing::error!(event = "crl-not-published", %error, "will be tried again");
+                tokio::time::sleep(LOOK).await;
             }
             tokio::select! {
-                () = self.0.revoked.notified() => {
-                    if let Err(error) = self.publish_crl().await {
-                        tracing::error!(event = "crl-not-published", %error, "will be tried again");
-                        tokio::time::sleep(LOOK).await;
-                        self.0.revoked.notify_one();
-                    }
-                }
+                () = self.0.revoked.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
 
-    async fn crl_is_old(&self) -> bool {
-        match self.0.store.crl().await {
-            Ok(Some(crl)) => {
-                let life = crl.next_update.duration_since(crl.this_update);
-                self.now() >= crl.this_update + life / 2
-            }
-            Ok(None) => true,
-            Err(_) => false,
-        }
+    async fn crl_is_due(&self) -> Result<bool> {
+        let Some(crl) = self.0.store.crl().await? else {
+            return Ok(true);
+        };
+        let life = crl.next_update.duration_since(crl.this_update);
+        let revoked_since = self
+            .0
+            .store
+            .last_revocation()
+            .await?
+            .is_some_and(|at| at >= crl.this_update);
+        Ok(revoked_since || self.now() >= crl.this_update + life / 2)
     }
 }

@@ -6,6 +6,8 @@ use store::{Actor, Standing};
 
 use crate::{Address, Error, Result, Site};
 
+const BLOCKED: &str = "the device is blocked; ask your administrator";
+
 /// A device that proved a valid certificate with mutual TLS.
 #[derive(Debug, Clone)]
 pub struct DevicePrincipal {
@@ -39,30 +41,63 @@ impl Site {
                 "this needs a client certificate of this site".to_owned(),
             ));
         };
-        let Some(standing) = self.0.store.standing(serial).await? else {
-            let reason = "this site has no record of this certificate; enroll again";
-            return Err(self.refuse(serial, address, reason).await);
+        match self.judge(serial, address).await? {
+            Ok(device) => Ok(device),
+            Err(reason) => Err(self.refuse(serial, address, reason).await),
+        }
+    }
+
+    /// The device that a connection proves beside a user's log-in. None when it shows no certificate,
+    /// or one that is no longer good: then the log-in alone decides.
+    ///
+    /// # Errors
+    /// When the device is blocked, whoever logs in on it.
+    pub async fn proved_device(
+        &self,
+        serial: Option<SerialNumber>,
+        address: Address,
+    ) -> Result<Option<DevicePrincipal>> {
+        let Some(serial) = serial else {
+            return Ok(None);
         };
-        let reason = match (standing.device_state, standing.certificate_state) {
-            (DeviceState::Blocked, _) => "the device is blocked; ask your administrator",
-            (DeviceState::Retired, _) => "the device is retired; enroll again",
-            (_, CertificateState::Revoked) => "the certificate is revoked; enroll again",
-            (_, CertificateState::Superseded) => {
-                "the certificate was replaced by a newer one that is in use; was this machine restored from a backup?"
-            }
+        match self.judge(serial, address).await? {
+            Ok(device) => Ok(Some(device)),
+            Err(reason) if reason == BLOCKED => Err(self.refuse(serial, address, reason).await),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The device of a certificate, or why it may do nothing.
+    async fn judge(
+        &self,
+        serial: SerialNumber,
+        address: Address,
+    ) -> Result<std::result::Result<DevicePrincipal, &'static str>> {
+        let Some(standing) = self.0.store.standing(serial).await? else {
+            return Ok(Err(
+                "this site has no record of this certificate; enroll again",
+            ));
+        };
+        Ok(match (standing.device_state, standing.certificate_state) {
+            (DeviceState::Blocked, _) => Err(BLOCKED),
+            (DeviceState::Retired, _) => Err("the device is retired; enroll again"),
+            (_, CertificateState::Revoked) => Err("the certificate is revoked; enroll again"),
+            (_, CertificateState::Superseded) => Err(
+                "the certificate was replaced by a newer one that is in use; was this machine restored from a backup?",
+            ),
             (DeviceState::Active, CertificateState::Valid) if standing.not_after <= self.now() => {
-                "the certificate has expired"
+                Err("the certificate has expired")
             }
             (DeviceState::Active, CertificateState::Valid) => {
-                return Ok(DevicePrincipal { standing, address });
+                Ok(DevicePrincipal { standing, address })
             }
-        };
-        Err(self.refuse(serial, address, reason).await)
+        })
     }
 
     async fn refuse(&self, serial: SerialNumber, address: Address, reason: &str) -> Error {
         let by = Actor::nobody(address);
-        self.note(by, "device-refused", serial.to_string(), reason.to_owned())
+        let subject = serial.to_string();
+        self.note(by, address, "device-refused", subject, reason.to_owned())
             .await;
         Error::Forbidden(reason.to_owned())
     }

@@ -57,7 +57,9 @@ impl Site {
         address: Address,
     ) -> Result<IssuedCertificate> {
         let (account, user_name) = self.log_in(credentials, address).await?;
-        self.check_limits(&account, address).await?;
+        if !self.is_repeated(&account, request, proof).await? {
+            self.check_limits(&account, address).await?;
+        }
         let subject = Subject::User {
             account: &account,
             user_name: &user_name,
@@ -82,6 +84,10 @@ impl Site {
                     .to_owned(),
             ));
         }
+        let most = self.0.settings.profile.renewals_per_device_per_hour;
+        self.0
+            .limits
+            .count_renewal(device.device(), most, self.now())?;
         self.issue(Subject::Device(device), request, device.actor())
             .await
     }
@@ -129,6 +135,11 @@ impl Site {
             .authority
             .issue_client(request.spki_der(), &template)
             .map_err(|error| Error::Invalid(format!("this key cannot be certified: {error}")))?;
+        if signed.not_after() <= now {
+            return Err(Error::Conflict(
+                "the site's issuing CA has expired: it cannot certify anybody".to_owned(),
+            ));
+        }
         let certificate = NewCertificate {
             serial: template.serial,
             device,
@@ -202,32 +213,57 @@ impl Site {
         let Ok(user_name) = user.parse::<UserName>() else {
             return Err(wrong());
         };
-        self.0
-            .limits
-            .check_login(user_name.name(), address, self.now())?;
         let password = Password::new(password)
             .map_err(|rejected| Error::Unauthenticated(rejected.to_string()))?;
-        let account = self.0.store.account(user_name.name()).await?;
-        let stored = account
-            .as_ref()
-            .map(|a| PasswordHash::from_stored(a.password_hash.clone()));
-        let matches = self.0.passwords.check(password, stored).await;
-        match account {
-            Some(account) if matches => {
-                self.0.limits.login_succeeded(user_name.name(), address);
-                Ok((account, user_name))
-            }
-            _ => {
-                self.0
-                    .limits
-                    .login_failed(user_name.name(), address, self.now());
+        let limits = &self.0.limits;
+        limits.begin_login(user_name.name(), address, self.now())?;
+        let checked = self.check_password(&user_name, password).await;
+        let matched = matches!(checked, Ok(Some(_)));
+        limits.end_login(user_name.name(), address, matched, self.now());
+        match checked? {
+            Some(account) => Ok((account, user_name)),
+            None => {
                 let by = Actor::nobody(address);
                 let detail = "the user name or the password is wrong".to_owned();
-                self.note(by, "log-in-refused", user_name.to_string(), detail)
+                self.note(by, address, "log-in-refused", user_name.to_string(), detail)
                     .await;
                 Err(wrong())
             }
         }
+    }
+
+    async fn check_password(&self, user: &UserName, password: Password) -> Result<Option<Account>> {
+        let account = self.0.store.account(user.name()).await?;
+        let stored = account
+            .as_ref()
+            .map(|a| PasswordHash::from_stored(a.password_hash.clone()));
+        let matches = self
+            .0
+            .passwords
+            .check(password, stored)
+            .await
+            .map_err(|_| Error::TooMany {
+                reason: "too many people log in just now".to_owned(),
+                after: domain::Period::from_seconds(10),
+            })?;
+        Ok(account.filter(|_| matches))
+    }
+
+    /// True when the same device asks for the same key again: its answer was lost, which costs it
+    /// nothing of its limits.
+    async fn is_repeated(
+        &self,
+        account: &Account,
+        request: &CertificateRequest,
+        proof: Option<&DevicePrincipal>,
+    ) -> Result<bool> {
+        let device = proof.map_or_else(|| new_device_id(account, request), DevicePrincipal::device);
+        Ok(self
+            .0
+            .store
+            .certificate_of_key(device, request.key())
+            .await?
+            .is_some())
     }
 
     async fn check_limits(&self, account: &Account, address: Address) -> Result<()> {

@@ -163,7 +163,25 @@ impl Site {
 
     /// Puts a refusal into the audit log. Refusing must not depend on the log: a failure is only
     /// reported.
-    async fn note(&self, by: Actor, action: &'static str, subject: String, detail: String) {
+    ///
+    /// The same refusal from the same address is noted once a minute, with the number of those that
+    /// were not: strangers do not write our log.
+    async fn note(
+        &self,
+        by: Actor,
+        address: Address,
+        action: &'static str,
+        subject: String,
+        mut detail: String,
+    ) {
+        let key = (action, subject.clone(), address);
+        let Some(unnoted) = self.0.limits.worth_noting(key, self.now()) else {
+            metrics::counter!("site_refusals_total", "action" => action).increment(1);
+            return;
+        };
+        if unnoted > 0 {
+            detail = format!("{detail} (and {unnoted} times more since the last entry)");
+        }
         tracing::warn!(event = action, subject, detail);
         metrics::counter!("site_refusals_total", "action" => action).increment(1);
         let kind = Kind::Noted(Note {
@@ -210,11 +228,12 @@ impl From<Conflict> for Error {
     fn from(conflict: Conflict) -> Self {
         match conflict {
             Conflict::NotFound(_) => Error::NotFound(conflict.to_string()),
-            Conflict::DeviceNotActive(_) | Conflict::OtherOwner => {
+            Conflict::DeviceNotActive(_) | Conflict::OtherOwner | Conflict::Replaced => {
                 Error::Forbidden(conflict.to_string())
             }
             Conflict::Exists(_)
             | Conflict::KeySpent
+            | Conflict::Changed
             | Conflict::Transition(_)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }

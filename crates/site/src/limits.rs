@@ -1,75 +1,86 @@
-//! Limits on log-ins and enrollments, in memory, for each node: they bound what a stranger can try
-//! and what a looping client can spend. Losing them at a restart is no harm.
+//! Limits on log-ins, enrollments and renewals, in memory, for each node: they bound what a stranger
+//! can try and what a looping client can spend. Losing them at a restart is no harm.
 
 use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
 
-use domain::{Period, Timestamp};
+use domain::{DeviceId, Period, Timestamp};
 
 use crate::{Address, Error, Result};
 
 /// Wrong passwords that are free of a wait.
 const FREE_FAILURES: u32 = 5;
+/// Log-ins of one user from one address that may be under way at once, while none has failed.
+const AT_ONCE: u32 = 64;
 /// The first wait; it doubles with each further failure.
 const FIRST_WAIT_SECONDS: u64 = 30;
 const LONGEST_WAIT_SECONDS: u64 = 3600;
-/// Entries that are remembered at most; past it, what is over is forgotten.
-const MOST_ENTRIES: usize = 100_000;
+const HOUR: Period = Period::from_seconds(3600);
+/// The same refusal is noted once in this time.
+const NOTED_EVERY: Period = Period::from_seconds(60);
 
 #[derive(Default)]
 pub(crate) struct Limits {
-    failures: Mutex<HashMap<(String, Address), Failures>>,
-    enrollments: Mutex<HashMap<Address, (Timestamp, u32)>>,
+    logins: Mutex<Recent<(String, Address), Logins>>,
+    enrollments: Mutex<Recent<Address, u32>>,
+    renewals: Mutex<Recent<DeviceId, u32>>,
+    notes: Mutex<Recent<NoteKey, u64>>,
 }
 
-#[derive(Clone, Copy)]
-struct Failures {
-    count: u32,
-    until: Timestamp,
+/// What is refused, to whom or what, from where.
+pub(crate) type NoteKey = (&'static str, String, Address);
+
+#[derive(Default, Clone, Copy)]
+struct Logins {
+    failures: u32,
+    under_way: u32,
 }
 
 impl Limits {
-    /// Refuses a log-in while its (user, address) has to wait. By both: nobody can lock out another
-    /// person from elsewhere.
-    pub(crate) fn check_login(&self, user: &str, address: Address, now: Timestamp) -> Result<()> {
-        let failures = self.failures.lock().expect("no holder panics");
-        match failures.get(&(user.to_owned(), address)) {
-            Some(failures) if failures.until > now && failures.count > FREE_FAILURES => {
-                Err(Error::TooMany {
-                    reason: "too many wrong passwords".to_owned(),
-                    after: whole_seconds(failures.until, now),
-                })
-            }
-            _ => Ok(()),
+    /// Lets a log-in begin, or refuses it while its (user, address) has to wait. By both: nobody can
+    /// lock out another person from elsewhere. Attempts count while they are under way, so that
+    /// many at once are no way around.
+    pub(crate) fn begin_login(&self, user: &str, address: Address, now: Timestamp) -> Result<()> {
+        let mut logins = self.logins.lock().expect("no holder panics");
+        let key = (user.to_owned(), network(address));
+        let (until, entry) = logins.entry(key, now, Period::from_seconds(LONGEST_WAIT_SECONDS));
+        let refused = |after| {
+            Err(Error::TooMany {
+                reason: "too many wrong passwords".to_owned(),
+                after,
+            })
+        };
+        if entry.failures > FREE_FAILURES && *until > now {
+            return refused(whole_seconds(*until, now));
         }
+        // One try after each wait; before that, as many as are left.
+        let allowed = match entry.failures {
+            0 => AT_ONCE,
+            failures => (FREE_FAILURES + 1).saturating_sub(failures).max(1),
+        };
+        if entry.under_way >= allowed {
+            return refused(Period::from_seconds(1));
+        }
+        entry.under_way += 1;
+        Ok(())
     }
 
-    pub(crate) fn login_failed(&self, user: &str, address: Address, now: Timestamp) {
-        let mut failures = self.failures.lock().expect("no holder panics");
-        if failures.len() >= MOST_ENTRIES {
-            failures.retain(|_, failures| failures.until > now);
+    /// Ends what [`Self::begin_login`] let begin.
+    pub(crate) fn end_login(&self, user: &str, address: Address, matched: bool, now: Timestamp) {
+        let mut logins = self.logins.lock().expect("no holder panics");
+        let key = (user.to_owned(), network(address));
+        let (until, entry) = logins.entry(key, now, Period::from_seconds(LONGEST_WAIT_SECONDS));
+        entry.under_way = entry.under_way.saturating_sub(1);
+        if matched {
+            entry.failures = 0;
+            return;
         }
-        let entry = failures
-            .entry((user.to_owned(), address))
-            .or_insert(Failures {
-                count: 0,
-                until: now,
-            });
-        // A quiet hour forgives.
-        if now > entry.until + Period::from_seconds(LONGEST_WAIT_SECONDS).duration() {
-            entry.count = 0;
-        }
-        entry.count += 1;
-        let doublings = entry.count.saturating_sub(FREE_FAILURES + 1).min(16);
+        entry.failures += 1;
+        let doublings = entry.failures.saturating_sub(FREE_FAILURES + 1).min(16);
         let wait = (FIRST_WAIT_SECONDS << doublings).min(LONGEST_WAIT_SECONDS);
-        entry.until = now + Period::from_seconds(wait).duration();
-    }
-
-    pub(crate) fn login_succeeded(&self, user: &str, address: Address) {
-        self.failures
-            .lock()
-            .expect("no holder panics")
-            .remove(&(user.to_owned(), address));
+        *until = now + Period::from_seconds(wait).duration();
     }
 
     /// Counts an enrollment of an address against its hour.
@@ -79,23 +90,95 @@ impl Limits {
         most: u32,
         now: Timestamp,
     ) -> Result<()> {
-        let hour = Period::from_seconds(3600).duration();
         let mut enrollments = self.enrollments.lock().expect("no holder panics");
-        if enrollments.len() >= MOST_ENTRIES {
-            enrollments.retain(|_, (began, _)| *began + hour > now);
+        count(
+            &mut enrollments,
+            network(address),
+            most,
+            now,
+            "this address enrolled",
+        )
+    }
+
+    /// Counts a renewal of a device against its hour: a looping client does not take the CA down.
+    pub(crate) fn count_renewal(&self, device: DeviceId, most: u32, now: Timestamp) -> Result<()> {
+        let mut renewals = self.renewals.lock().expect("no holder panics");
+        count(&mut renewals, device, most, now, "this device renewed")
+    }
+
+    /// Whether a refusal is worth an entry in the audit log: how many of its kind had none since the
+    /// last one; none when it has to be silent.
+    pub(crate) fn worth_noting(&self, key: NoteKey, now: Timestamp) -> Option<u64> {
+        let mut notes = self.notes.lock().expect("no holder panics");
+        let (until, unnoted) = notes.entry(key, now, HOUR);
+        if *until > now {
+            *unnoted += 1;
+            return None;
         }
-        let (began, count) = enrollments.entry(address).or_insert((now, 0));
-        if *began + hour <= now {
-            (*began, *count) = (now, 0);
+        *until = now + NOTED_EVERY.duration();
+        Some(std::mem::take(unnoted))
+    }
+}
+
+fn count<K: Hash + Eq>(
+    counts: &mut Recent<K, u32>,
+    key: K,
+    most: u32,
+    now: Timestamp,
+    what: &str,
+) -> Result<()> {
+    let (until, count) = counts.entry(key, now, Period::from_seconds(0));
+    if *until <= now {
+        (*until, *count) = (now + HOUR.duration(), 0);
+    }
+    if *count >= most {
+        return Err(Error::TooMany {
+            reason: format!("{what} {most} times within an hour"),
+            after: whole_seconds(*until, now),
+        });
+    }
+    *count += 1;
+    Ok(())
+}
+
+/// A user's own network: one address, or for IPv6 the 64 bits that a site gives out as one.
+fn network(address: Address) -> Address {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
-        if *count >= most {
-            return Err(Error::TooMany {
-                reason: format!("this address enrolled {most} times within an hour"),
-                after: whole_seconds(*began + hour, now),
-            });
+    }
+}
+
+/// Values that matter until a moment, a bounded number of them.
+struct Recent<K, V>(HashMap<K, (Timestamp, V)>);
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Hash + Eq, V: Default> Recent<K, V> {
+    /// Memory that strangers can make us spend, in entries.
+    const MOST: usize = 100_000;
+
+    /// The value of `key` and until when it matters. One whose moment passed more than `kept` ago is
+    /// forgotten, as are all of them when there are too many.
+    fn entry(&mut self, key: K, now: Timestamp, kept: Period) -> &mut (Timestamp, V) {
+        if self.0.len() >= Self::MOST && !self.0.contains_key(&key) {
+            self.0.retain(|_, (until, _)| *until > now);
+            if self.0.len() >= Self::MOST {
+                self.0.clear();
+            }
         }
-        *count += 1;
-        Ok(())
+        let entry = self.0.entry(key).or_insert_with(|| (now, V::default()));
+        if entry.0 + kept.duration() < now {
+            *entry = (now, V::default());
+        }
+        entry
     }
 }
 
@@ -107,42 +190,81 @@ fn whole_seconds(until: Timestamp, now: Timestamp) -> Period {
 mod tests {
     use super::*;
 
+    const HERE: Address = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+    const THERE: Address = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).expect("a moment")
+    }
+
     #[test]
     fn wrong_passwords_wait_longer_and_longer_for_their_own_address_alone() {
         let limits = Limits::default();
-        let here = Address::from([127, 0, 0, 1]);
-        let there = Address::from([127, 0, 0, 2]);
-        let mut now = Timestamp::from_second(1_800_000_000).expect("a moment");
-        for _ in 0..FREE_FAILURES {
-            limits.login_failed("ann", here, now);
-            assert!(limits.check_login("ann", here, now).is_ok());
+        let mut now = now();
+        for _ in 0..=FREE_FAILURES {
+            limits.begin_login("ann", HERE, now).expect("free");
+            limits.end_login("ann", HERE, false, now);
         }
         let mut waits = Vec::new();
         for _ in 0..10 {
-            limits.login_failed("ann", here, now);
-            let Err(Error::TooMany { after, .. }) = limits.check_login("ann", here, now) else {
+            let Err(Error::TooMany { after, .. }) = limits.begin_login("ann", HERE, now) else {
                 panic!("not limited");
             };
             waits.push(after.seconds());
             now += after.duration();
-            assert!(limits.check_login("ann", here, now).is_ok());
+            limits
+                .begin_login("ann", HERE, now)
+                .expect("after the wait");
+            limits.end_login("ann", HERE, false, now);
         }
         assert_eq!(waits[..3], [31, 61, 121]);
         assert_eq!(waits[9], 3601);
-        assert!(limits.check_login("ann", there, now).is_ok());
-        limits.login_succeeded("ann", here);
-        assert!(limits.check_login("ann", here, now).is_ok());
+        assert!(limits.begin_login("ann", THERE, now).is_ok());
+        // A quiet hour forgives.
+        let later = now + Period::from_seconds(3 * 3600).duration();
+        for _ in 0..FREE_FAILURES {
+            limits.begin_login("ann", HERE, later).expect("forgiven");
+            limits.end_login("ann", HERE, false, later);
+        }
+    }
+
+    #[test]
+    fn many_at_once_are_no_way_around() {
+        let limits = Limits::default();
+        let begun = (0..200)
+            .filter(|_| limits.begin_login("ann", HERE, now()).is_ok())
+            .count();
+        assert_eq!(begun, AT_ONCE as usize);
+        for _ in 0..begun {
+            limits.end_login("ann", HERE, false, now());
+        }
+        assert!(limits.begin_login("ann", HERE, now()).is_err());
     }
 
     #[test]
     fn an_address_has_its_number_of_enrollments_an_hour() {
         let limits = Limits::default();
-        let here = Address::from([127, 0, 0, 1]);
-        let now = Timestamp::from_second(1_800_000_000).expect("a moment");
-        assert!(limits.count_enrollment(here, 2, now).is_ok());
-        assert!(limits.count_enrollment(here, 2, now).is_ok());
-        assert!(limits.count_enrollment(here, 2, now).is_err());
-        let later = now + Period::from_seconds(3600).duration();
-        assert!(limits.count_enrollment(here, 2, later).is_ok());
+        assert!(limits.count_enrollment(HERE, 2, now()).is_ok());
+        assert!(limits.count_enrollment(HERE, 2, now()).is_ok());
+        assert!(limits.count_enrollment(HERE, 2, now()).is_err());
+        let later = now() + HOUR.duration();
+        assert!(limits.count_enrollment(HERE, 2, later).is_ok());
+        // A whole IPv6 network counts as one.
+        let v6 = |text: &str| text.parse::<Address>().expect("an address");
+        assert!(limits.count_enrollment(v6("2001:db8::1"), 1, later).is_ok());
+        assert!(
+            limits
+                .count_enrollment(v6("2001:db8::2"), 1, later)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn the_same_refusal_is_noted_once_a_minute() {
+        let limits = Limits::default();
+        let note = |now| limits.worth_noting(("refused", "ann".to_owned(), HERE), now);
+        assert_eq!(note(now()), Some(0));
+        assert_eq!((note(now()), note(now())), (None, None));
+        assert_eq!(note(now() + NOTED_EVERY.duration()), Some(2));
     }
 }

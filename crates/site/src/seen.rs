@@ -40,17 +40,18 @@ impl Site {
     }
 
     pub(crate) async fn write_seen(&self) -> Result<(), Unavailable> {
-        let taken = std::mem::take(&mut *self.0.seen.0.lock().expect("no holder panics"));
-        let mut seen: Vec<_> = taken.into_iter().collect();
+        let noted = self.0.seen.0.lock().expect("no holder panics").clone();
+        let mut seen: Vec<_> = noted.into_iter().collect();
         // In one order on every node: two nodes that write the same devices do not deadlock.
         seen.sort_unstable();
-        let written = self.0.store.record_seen(&seen).await;
-        if written.is_err() {
-            let mut kept = self.0.seen.0.lock().expect("no holder panics");
-            for (device, at) in seen {
-                kept.entry(device).or_insert(at);
+        self.0.store.record_seen(&seen).await?;
+        // Forgotten once it is written, unless it was seen again meanwhile.
+        let mut kept = self.0.seen.0.lock().expect("no holder panics");
+        for (device, at) in seen {
+            if kept.get(&device) == Some(&at) {
+                kept.remove(&device);
             }
         }
-        written
+        Ok(())
     }
 }

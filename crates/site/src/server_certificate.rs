@@ -7,6 +7,7 @@ use crate::{Error, Result, ServerKey, Site};
 
 /// Life of a listener's certificate.
 const LIFETIME: Period = Period::from_days(90);
+const SHORTEST_USE: Period = Period::from_seconds(3600);
 
 impl Site {
     /// Makes a key and a certificate for the listeners, and notes it in the audit log first.
@@ -39,8 +40,11 @@ impl Site {
         Ok(key)
     }
 
-    /// When a listener's certificate should be replaced: a third of its life before its end.
+    /// When a listener's certificate that was made now should be replaced: after two thirds of its
+    /// life, which the issuing CA's own end may have cut short, and never at once.
     pub fn server_certificate_due(&self, not_after: Timestamp) -> Timestamp {
-        not_after - LIFETIME.duration() / 3
+        let now = self.now();
+        let life = not_after.duration_since(now);
+        now + (life / 3 * 2).max(SHORTEST_USE.duration())
     }
 }

@@ -29,6 +29,7 @@ pub struct EnrollmentProfile {
     pub live_certificates_per_user: u32,
     pub enrollments_per_user_per_hour: u32,
     pub enrollments_per_address_per_hour: u32,
+    pub renewals_per_device_per_hour: u32,
 }
 
 impl Default for EnrollmentProfile {
@@ -39,6 +40,7 @@ impl Default for EnrollmentProfile {
             live_certificates_per_user: 20,
             enrollments_per_user_per_hour: 10,
             enrollments_per_address_per_hour: 60,
+            renewals_per_device_per_hour: 10,
         }
     }
 }

@@ -141,6 +141,8 @@ pub struct NewToken {
     pub name: String,
     pub role: Role,
     pub expires_at: Option<Timestamp>,
+    /// An older token of this name ends; otherwise it is a conflict.
+    pub replaces: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -207,6 +209,10 @@ pub enum Conflict {
     OtherOwner,
     #[error(transparent)]
     Transition(#[from] TransitionRefused),
+    #[error("the certificate that asks was revoked or replaced meanwhile")]
+    Replaced,
+    #[error("somebody else changed it at the same time; look again")]
+    Changed,
     #[error("a newer revocation list is published already")]
     CrlNumber,
 }

@@ -191,6 +191,8 @@ pub trait Reads: Send + Sync + 'static {
     /// Revoked certificates that belong on a list made at `now`: entries stay until one list after
     /// expiry, so `expired_after` lies a list's life before `now`.
     async fn revocations(&self, expired_after: Timestamp) -> Result<Vec<Revocation>, Unavailable>;
+    /// When a certificate was revoked last.
+    async fn last_revocation(&self) -> Result<Option<Timestamp>, Unavailable>;
     async fn crl(&self) -> Result<Option<Crl>, Unavailable>;
 
     /// Audit events, newest first.

@@ -100,7 +100,7 @@ pub struct Crl {
 pub struct Usage {
     /// Certificates that are valid now.
     pub live: i64,
-    /// Certificates issued since the asked moment.
+    /// Certificates that were got by logging in since the asked moment.
     pub issued: i64,
 }
 

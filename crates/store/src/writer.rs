@@ -142,8 +142,8 @@ fn is_transient(error: &Unavailable) -> bool {
     let Unavailable::Database(sqlx::Error::Database(error)) = error else {
         return false;
     };
-    // PostgreSQL: serialization_failure, deadlock_detected.
-    matches!(error.code().as_deref(), Some("40001" | "40P01"))
+    // PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
+    matches!(error.code().as_deref(), Some("40001" | "40P01" | "55P03"))
 }
 
 /// The end of this writer's chain.

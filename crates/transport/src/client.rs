@@ -52,7 +52,7 @@ pub enum TransportError {
     #[error("the server at {address} is not trusted: {reason}")]
     NotTrusted {
         address: ServerAddress,
-        /// The root that the server showed.
+        /// The root that the server showed, when all that is wrong is that it is not trusted.
         observed: Option<Pin>,
         reason: String,
     },
@@ -283,7 +283,8 @@ fn classify(
     match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(why)) => TransportError::NotTrusted {
             address,
-            observed,
+            // Trusting the root would not make a wrong name right, nor a date.
+            observed: observed.filter(|_| *why == rustls::CertificateError::UnknownIssuer),
             reason: in_words(why),
         },
         Some(rustls::Error::AlertReceived(alert)) => TransportError::Refused {

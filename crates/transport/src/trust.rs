@@ -21,7 +21,7 @@ pub enum Trust {
     Roots(Vec<Vec<u8>>),
     /// The chain must lead to a root that the operating system trusts.
     System,
-    /// Any chain that is consistent in itself is accepted: the caller looks at what was observed.
+    /// Any chain is accepted: the caller looks at what was observed.
     Unverified,
 }
 

@@ -194,13 +194,14 @@ fn short(text: &str) -> String {
 }
 
 /// Writes a request for `key`, signed by it. The site takes nothing from it but the key; the name
-/// is for people who read it on the way.
+/// is for people who read it on the way, and may be empty.
 pub fn request_der(key: &PrivateKey, common_name: &str) -> Vec<u8> {
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, common_name);
+    if !common_name.is_empty() {
+        let name = rcgen::DnType::CommonName;
+        parameters.distinguished_name.push(name, common_name);
+    }
     let request = parameters.serialize_request(key.as_rcgen());
     request
         .expect("a request of a name and a key can always be written")

@@ -3,11 +3,19 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use std::io::ErrorKind::TimedOut;
 
 use crate::identity::{Identity, Machine};
 
-pub fn run(machine: &Machine, identity: &Identity) {
+/// A hook that takes longer is killed.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub async fn run(machine: &Machine, identity: &Identity) {
     let mut programs: Vec<_> = fs::read_dir(machine.layout.hooks())
         .into_iter()
         .flatten()
@@ -37,8 +45,12 @@ pub fn run(machine: &Machine, identity: &Identity) {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .kill_on_drop(true)
             .status();
-        match outcome {
+        match tokio::time::timeout(LIMIT, outcome)
+            .await
+            .unwrap_or_else(|_| Err(TimedOut.into()))
+        {
             Ok(status) if status.success() => {
                 tracing::info!(event = "hook-ran", program = %program.display());
             }

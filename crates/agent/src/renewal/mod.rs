@@ -22,13 +22,16 @@ const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
     let identity = valid(machine)?;
     let purpose = format!("{RENEW} {}", identity.certificate.key());
-    let pending = machine.identities().stage(&purpose, &identity.site)?;
     let client = SiteClient::new(&identity.site, Some(&identity), machine.clock)?;
     let authorities = client.authorities().await?;
-    let certificate = match pending.certificate {
-        Some(certificate) => certificate,
-        None => client.renew(&pending.key).await?,
-    };
+    let mut pending = machine.identities().stage(&purpose, &identity.site)?;
+    let mut issued = client.renew(&pending.key).await;
+    if pending.is_spent_by(&issued) {
+        machine.identities().discard_pending()?;
+        pending = machine.identities().stage(&purpose, &identity.site)?;
+        issued = client.renew(&pending.key).await;
+    }
+    let certificate = issued?;
     let device = identity.certificate.device();
     check(&certificate, &pending.key.digest(), &authorities, device)?;
     machine.identities().add_certificate(&certificate)?;
@@ -38,7 +41,6 @@ pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
 /// Goes on where a run was cut off whose new certificate had arrived: the site may already have
 /// seen it, and then refuses the one before.
 pub async fn resume(machine: &Machine) -> Result<(), Failure> {
-    machine.identities().finish_promotion()?;
     if !machine
         .identities()
         .pending()
@@ -47,7 +49,11 @@ pub async fn resume(machine: &Machine) -> Result<(), Failure> {
         return Ok(());
     }
     match take_into_use(machine).await {
-        Err(Failure::Refused { reason, .. }) => {
+        Err(Failure::Refused { status, reason }) => {
+            // Only when the identity in use still works is the staged one not needed.
+            if check_in(machine).await.is_err() {
+                return Err(Failure::Refused { status, reason });
+            }
             tracing::warn!(
                 event = "staged-certificate-refused",
                 reason,
@@ -109,6 +115,7 @@ pub async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
         site,
         purpose,
         certificate: Some(certificate),
+        ..
     }) = store.pending()
     else {
         return Err(Failure::other(
@@ -144,7 +151,7 @@ pub async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
         not_after = %identity.certificate.not_after(),
     );
     if renewed {
-        hooks::run(machine, &identity);
+        hooks::run(machine, &identity).await;
     }
     Ok(identity)
 }

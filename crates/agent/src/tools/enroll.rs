@@ -37,6 +37,8 @@ pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
     }
 
     let _lock = machine.lock()?;
+    // An identity that was on its way is the one that the site knows best.
+    finish_what_was_begun(machine, &site).await?;
     // With the identifier and a certificate that still works, this computer's record is kept. Who
     // removed the identifier wants a new one.
     let keeps_record = machine.preferences().value(CCMCLIENT, "SMSID").is_some();
@@ -62,10 +64,16 @@ pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
                 .key()
                 .to_string())
     );
-    let pending = machine.identities().stage(&purpose, &site)?;
     let client = SiteClient::new(&site, current.as_ref(), machine.clock)?;
     let authorities = client.authorities().await?;
-    let certificate = client.enroll(&pending.key, &site.user, &password).await?;
+    let mut pending = machine.identities().stage(&purpose, &site)?;
+    let mut issued = client.enroll(&pending.key, &site.user, &password).await;
+    if pending.is_spent_by(&issued) {
+        machine.identities().discard_pending()?;
+        pending = machine.identities().stage(&purpose, &site)?;
+        issued = client.enroll(&pending.key, &site.user, &password).await;
+    }
+    let certificate = issued?;
     let device = renewal::check(&certificate, &pending.key.digest(), &authorities, None)?;
     machine.identities().add_certificate(&certificate)?;
     let identity = renewal::take_into_use(machine).await?;
@@ -76,6 +84,19 @@ pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
         &identity.certificate,
         device.smsid(),
     )
+}
+
+/// Takes into use what an earlier run left behind. When the site refuses that too, the log-in that
+/// follows decides.
+async fn finish_what_was_begun(machine: &Machine, site: &SiteRecord) -> Result<(), Failure> {
+    let same_site = machine
+        .identities()
+        .pending()
+        .is_some_and(|pending| pending.site.pin == site.pin);
+    match renewal::resume(machine).await {
+        Err(failure) if same_site && !failure.is_refusal() => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 fn print(
@@ -115,7 +136,7 @@ fn print(
 
 /// The site, once it is clear which one it is.
 async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Failure> {
-    let managed_pin = match machine.preferences().managed("ServerPin") {
+    let managed_pin = match machine.preferences().managed("ServerPin")? {
         None => None,
         Some(value) => Some(
             value
@@ -145,7 +166,7 @@ async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Fa
     if arguments.insecure_skip_verify {
         if machine
             .preferences()
-            .managed("AllowUnverifiedServer")
+            .managed("AllowUnverifiedServer")?
             .is_some_and(|value| !is_on(&value))
         {
             return Err(Failure::other(
@@ -173,12 +194,16 @@ async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Fa
             Trust::Roots(roots)
         }
     };
-    match observe(machine, arguments, trust).await {
+    match observe(machine, arguments, trust)
+        .await
+        .map_err(with_advice)
+    {
         Ok(pin) => Ok(record(pin, true)),
         Err(Failure::NotTrusted {
             address,
             observed: Some(pin),
             reason,
+            ..
         }) if arguments.ca.is_none() && std::io::stdin().is_terminal() => {
             ask(&address, pin, &reason)?;
             Ok(record(pin, true))
@@ -206,6 +231,24 @@ async fn observe(machine: &Machine, arguments: &Enroll, trust: Trust) -> Result<
         }
         .into()
     })
+}
+
+/// Nobody gave a pin: the one that was seen is worth showing.
+fn with_advice(failure: Failure) -> Failure {
+    match failure {
+        Failure::NotTrusted {
+            address,
+            observed: Some(pin),
+            reason,
+            ..
+        } => Failure::NotTrusted {
+            address,
+            observed: Some(pin),
+            advise: true,
+            reason,
+        },
+        other => other,
+    }
 }
 
 fn ask(address: &str, pin: Pin, reason: &str) -> Result<(), Failure> {

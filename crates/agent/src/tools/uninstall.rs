@@ -13,18 +13,25 @@ use crate::cli::Uninstall;
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::platform::{self, Layout};
+use crate::renewal;
 use crate::site::SiteClient;
 
 pub async fn run(machine: &Machine, arguments: &Uninstall) -> Result<(), Failure> {
     let layout = &machine.layout;
-    take_leave(machine, arguments).await;
     if layout.is_machine()
         && let Some(trouble) = platform::stop_service()
     {
         eprintln!("warning: the service: {trouble}");
     }
     stop_daemon(machine).await?;
-    let removed = remove_all(layout, arguments.clean_logs)?;
+    if layout.identity().exists() {
+        let _lock = machine.lock()?;
+        take_leave(machine, arguments).await;
+    }
+    let Removed {
+        paths: removed,
+        failures,
+    } = remove_all(layout, arguments.clean_logs);
     if removed.is_empty() {
         println!("nothing to remove: the agent is not installed");
     }
@@ -37,13 +44,29 @@ pub async fn run(machine: &Machine, arguments: &Uninstall) -> Result<(), Failure
             layout.logs().display()
         );
     }
-    Ok(())
+    match &failures[..] {
+        [] => Ok(()),
+        failures => Err(Failure::other(format!(
+            "not everything could be removed; mend this and run it again:\n  {}",
+            failures.join("\n  ")
+        ))),
+    }
 }
 
 /// Tells the site. Whatever it answers, the removal goes on; what stays valid is said.
 async fn take_leave(machine: &Machine, arguments: &Uninstall) {
-    let Ok(identity) = machine.enrolled() else {
-        return;
+    // A certificate that was on its way is the one that the site knows.
+    let _ = renewal::resume(machine).await;
+    let identity = match machine.enrolled() {
+        Ok(identity) => identity,
+        Err(Failure::NotEnrolled) => return,
+        Err(failure) => {
+            eprintln!(
+                "warning: the identity cannot be read ({failure}), so the site was not told: an \
+                 administrator has to revoke this computer (perennial device list)"
+            );
+            return;
+        }
     };
     let site = &identity.site;
     let certificate = &identity.certificate;
@@ -107,49 +130,51 @@ async fn stop_daemon(machine: &Machine) -> Result<(), Failure> {
     )))
 }
 
-/// Removes what the agent put here, and returns what that was.
-fn remove_all(layout: &Layout, logs: bool) -> io::Result<Vec<String>> {
-    let mut removed = Vec::new();
-    let wants = layout
-        .service()
-        .parent()
-        .map(|folder| folder.join("multi-user.target.wants/perennial-agent.service"));
-    for file in [Some(layout.service()), wants, Some(layout.command())]
-        .into_iter()
-        .flatten()
-    {
-        note(&mut removed, &file, fs::remove_file(&file))?;
+/// What a removal did.
+#[derive(Default)]
+struct Removed {
+    paths: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Removed {
+    fn note(&mut self, path: &Path, done: io::Result<()>) {
+        match done {
+            Ok(()) => self.paths.push(path.display().to_string()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.failures.push(format!("{}: {error}", path.display())),
+        }
     }
+}
+
+/// Removes what the agent put here. What cannot be removed does not keep the rest.
+fn remove_all(layout: &Layout, logs: bool) -> Removed {
+    let mut removed = Removed::default();
     // Keys first: should the removal be cut off, they are gone.
     for folder in [layout.identity(), layout.state(), layout.programs()] {
-        note(&mut removed, &folder, fs::remove_dir_all(&folder))?;
+        removed.note(&folder, fs::remove_dir_all(&folder));
+    }
+    let wants = layout.service().with_file_name("multi-user.target.wants");
+    for file in [
+        layout.service(),
+        wants.join("perennial-agent.service"),
+        layout.command(),
+    ] {
+        removed.note(&file, fs::remove_file(&file));
     }
     if logs {
-        note(
-            &mut removed,
-            &layout.logs(),
-            fs::remove_dir_all(layout.logs()),
-        )?;
+        removed.note(&layout.logs(), fs::remove_dir_all(layout.logs()));
     }
     // The administrator's folder goes only as far as it is empty: what lies there is not ours.
     for folder in [layout.hooks(), layout.configuration()] {
         if let Ok(()) = fs::remove_dir(&folder) {
-            removed.push(folder.display().to_string());
+            removed.paths.push(folder.display().to_string());
         } else if folder.exists() {
             println!("kept    {} (not empty)", folder.display());
         }
     }
     remove_empty_ancestors(layout);
-    Ok(removed)
-}
-
-fn note(removed: &mut Vec<String>, path: &Path, done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Ok(()) => removed.push(path.display().to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(crate::files::named(path, &error)),
-    }
-    Ok(())
+    removed
 }
 
 /// Below a root of its own, the folders of a system that only installing made.

@@ -34,6 +34,7 @@ impl Api {
                 name: role.to_string(),
                 role: *role,
                 expires_at: None,
+                replaces: false,
             });
             let change = Change {
                 at: clock.now(),
@@ -57,7 +58,7 @@ impl Api {
         let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng))
             .await
             .expect("opens");
-        site.publish_first_crl().await.expect("publishes");
+        site.refresh_crl().await.expect("publishes");
         Self {
             site,
             _folder: folder,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 
 use crate::Unavailable;
 
@@ -30,10 +30,22 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn open(url: &str) -> Result<Self, Unavailable> {
+        // A node that vanished in the middle of a transaction must not stop the others.
+        let connection = url.parse::<PgConnectOptions>()?.options([
+            ("lock_timeout", "3s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+            ("tcp_user_timeout", "10s"),
+        ]);
         let options = || PgPoolOptions::new().acquire_timeout(Duration::from_secs(10));
-        let writer = options().max_connections(1).connect(url).await?;
+        let writer = options()
+            .max_connections(1)
+            .connect_with(connection.clone())
+            .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
-        let readers = options().max_connections(8).connect(url).await?;
+        let readers = options()
+            .max_connections(8)
+            .connect_with(connection)
+            .await?;
         Ok(Self { writer, readers })
     }
 }

@@ -246,7 +246,7 @@ impl Reads for Database {
     async fn usage(&self, owner: &str, now: Timestamp, since: Timestamp) -> Result<Usage> {
         let sql = "SELECT \
              (SELECT COUNT(*) FROM certificate WHERE owner = $1 AND state = 'valid' AND not_after > $2) AS live, \
-             (SELECT COUNT(*) FROM certificate WHERE owner = $1 AND issued_at > $3) AS issued";
+             (SELECT COUNT(*) FROM certificate WHERE owner = $1 AND issued_at > $3 AND by_login = 1) AS issued";
         let row = sqlx::query(sql)
             .bind(owner)
             .bind(now.as_millisecond())
@@ -275,6 +275,13 @@ impl Reads for Database {
                 })
             })
             .collect()
+    }
+
+    async fn last_revocation(&self) -> Result<Option<Timestamp>> {
+        let row = sqlx::query("SELECT MAX(revoked_at) AS at FROM certificate")
+            .fetch_one(&self.readers)
+            .await?;
+        optional_time(&row, "at")
     }
 
     async fn crl(&self) -> Result<Option<Crl>> {

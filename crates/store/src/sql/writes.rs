@@ -57,14 +57,21 @@ impl Backend for Database {
 async fn apply_run(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {
     match &run[0].kind {
         Kind::Renew { .. } => {
-            let certificates: Vec<_> = run
+            let issues: Vec<_> = run
                 .iter()
                 .filter_map(|change| match &change.kind {
-                    Kind::Renew { certificate, .. } => Some((certificate, change.at)),
+                    Kind::Renew {
+                        certificate,
+                        replaces,
+                    } => Some(Issue {
+                        certificate,
+                        at: change.at,
+                        replaces: Some(*replaces),
+                    }),
                     _ => None,
                 })
                 .collect();
-            issue(db, &certificates).await
+            issue(db, &issues).await
         }
         Kind::UseCertificate { .. } => use_certificates(db, run).await,
         Kind::ReportFacts { .. } => report_facts(db, run).await,
@@ -115,6 +122,12 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             Ok(one_row(done.rows_affected(), || no_account(name)))
         }
         Kind::AddToken(token) => {
+            if token.replaces {
+                sqlx::query("DELETE FROM token WHERE name = $1")
+                    .bind(&token.name)
+                    .execute(&mut *db)
+                    .await?;
+            }
             let sql = "INSERT INTO token (digest, name, role, created_at, expires_at) \
                  VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
             let done = sqlx::query(sql)
@@ -191,15 +204,21 @@ async fn enroll(
     certificate: &NewCertificate,
     at: Timestamp,
 ) -> Result<Outcome> {
-    let sql = "INSERT INTO device (id, state, owner, user_name, enrolled_at) \
-         VALUES ($1, 'active', $2, $3, $4) ON CONFLICT DO NOTHING";
-    sqlx::query(sql)
-        .bind(device.id.as_bytes().to_vec())
-        .bind(&device.owner)
-        .bind(&device.user_name)
-        .bind(at.as_millisecond())
-        .execute(&mut *db)
-        .await?;
+    if device_state(db, device.id).await?.is_none() {
+        // A device that was deleted does not come back with its old key.
+        if of_key(db, certificate).await?.is_some() {
+            return Ok(Err(Conflict::KeySpent));
+        }
+        let sql = "INSERT INTO device (id, state, owner, user_name, enrolled_at) \
+             VALUES ($1, 'active', $2, $3, $4) ON CONFLICT DO NOTHING";
+        sqlx::query(sql)
+            .bind(device.id.as_bytes().to_vec())
+            .bind(&device.owner)
+            .bind(&device.user_name)
+            .bind(at.as_millisecond())
+            .execute(&mut *db)
+            .await?;
+    }
     let row = sqlx::query("SELECT owner FROM device WHERE id = $1")
         .bind(device.id.as_bytes().to_vec())
         .fetch_one(&mut *db)
@@ -207,62 +226,115 @@ async fn enroll(
     if row.try_get::<String, _>("owner")? != device.owner {
         return Ok(Err(Conflict::OtherOwner));
     }
-    let mut outcomes = issue(db, &[(certificate, at)]).await?;
+    let mut outcomes = issue(
+        db,
+        &[Issue {
+            certificate,
+            at,
+            replaces: None,
+        }],
+    )
+    .await?;
     Ok(outcomes.pop().unwrap_or_else(|| Err(no_device(device.id))))
+}
+
+/// A certificate to record. `replaces`: the one that asked for it, which must still be good; none
+/// when a person logged in.
+struct Issue<'a> {
+    certificate: &'a NewCertificate,
+    at: Timestamp,
+    replaces: Option<SerialNumber>,
 }
 
 /// Records certificates of active devices. The same device with the same key has its certificate
 /// already: that one is the answer (`UNIQUE (device, key)`), so a lost answer costs nothing.
-async fn issue(
-    db: &mut DbConnection,
-    certificates: &[(&NewCertificate, Timestamp)],
-) -> Result<Vec<Outcome>> {
+async fn issue(db: &mut DbConnection, issues: &[Issue<'_>]) -> Result<Vec<Outcome>> {
     let mut query = QueryBuilder::<Db>::new(
         "INSERT INTO certificate (serial, device, owner, key, state, subject, common_name, \
-         issued_at, not_before, not_after, der) \
+         issued_at, not_before, not_after, der, by_login, generation) \
          SELECT v.column1, v.column2, v.column3, v.column4, 'valid', v.column5, v.column6, \
-         v.column7, v.column8, v.column9, v.column10 FROM (",
+         v.column7, v.column8, v.column9, v.column10, v.column11, \
+         (SELECT COALESCE(MAX(g.generation), 0) + 1 FROM certificate g WHERE g.device = v.column2) \
+         FROM (",
     );
-    query.push_values(certificates, |mut row, (certificate, at)| {
-        row.push_bind(certificate.serial.as_bytes().to_vec())
-            .push_bind(certificate.device.as_bytes().to_vec())
-            .push_bind(certificate.owner.clone())
-            .push_bind(certificate.key.as_bytes().to_vec())
-            .push_bind(certificate.subject.clone())
-            .push_bind(certificate.common_name.clone())
-            .push_bind(at.as_millisecond())
-            .push_bind(certificate.not_before.as_millisecond())
-            .push_bind(certificate.not_after.as_millisecond())
-            .push_bind(certificate.der.clone());
-    });
-    query.push(") AS v JOIN device d ON d.id = v.column2 AND d.state = 'active' WHERE 1 = 1");
+    query.push_values(
+        issues,
+        |mut row,
+         Issue {
+             certificate,
+             at,
+             replaces,
+         }| {
+            row.push_bind(certificate.serial.as_bytes().to_vec())
+                .push_bind(certificate.device.as_bytes().to_vec())
+                .push_bind(certificate.owner.clone())
+                .push_bind(certificate.key.as_bytes().to_vec())
+                .push_bind(certificate.subject.clone())
+                .push_bind(certificate.common_name.clone())
+                .push_bind(at.as_millisecond())
+                .push_bind(certificate.not_before.as_millisecond())
+                .push_bind(certificate.not_after.as_millisecond())
+                .push_bind(certificate.der.clone())
+                .push_bind(i64::from(replaces.is_none()))
+                .push_bind(replaces.map(|serial| serial.as_bytes().to_vec()));
+        },
+    );
+    query.push(
+        ") AS v JOIN device d ON d.id = v.column2 AND d.state = 'active' \
+         WHERE (v.column12 IS NULL OR EXISTS \
+         (SELECT 1 FROM certificate r WHERE r.serial = v.column12 AND r.state = 'valid'))",
+    );
     query.push(LOCK_DEVICE_ROWS);
     query.push(" ON CONFLICT DO NOTHING RETURNING serial");
     let rows = query.build().fetch_all(&mut *db).await?;
     let issued: HashSet<SerialNumber> = rows.iter().map(serial).collect::<Result<_>>()?;
 
-    let mut outcomes = Vec::with_capacity(certificates.len());
-    for (certificate, at) in certificates {
+    let mut outcomes = Vec::with_capacity(issues.len());
+    for Issue {
+        certificate, at, ..
+    } in issues
+    {
         outcomes.push(if issued.contains(&certificate.serial) {
+            let certificate = Box::new(recorded(certificate, *at));
             Ok(Applied::Issued {
-                certificate: Box::new(recorded(certificate, *at)),
+                certificate,
                 repeated: false,
             })
         } else {
-            issued_before(db, certificate).await?
+            issued_before(db, certificate, *at).await?
         });
     }
     Ok(outcomes)
 }
 
 /// Why a certificate was not recorded: it is there already, or its device may have none.
-async fn issued_before(db: &mut DbConnection, wanted: &NewCertificate) -> Result<Outcome> {
+async fn issued_before(
+    db: &mut DbConnection,
+    wanted: &NewCertificate,
+    at: Timestamp,
+) -> Result<Outcome> {
     let Some(state) = device_state(db, wanted.device).await? else {
         return Ok(Err(no_device(wanted.device)));
     };
     if state != DeviceState::Active {
         return Ok(Err(Conflict::DeviceNotActive(state)));
     }
+    let Some(found) = of_key(db, wanted).await? else {
+        return Ok(Err(Conflict::Replaced));
+    };
+    Ok(
+        if found.state == CertificateState::Valid && found.not_after > at {
+            Ok(Applied::Issued {
+                certificate: Box::new(found),
+                repeated: true,
+            })
+        } else {
+            Err(Conflict::KeySpent)
+        },
+    )
+}
+
+async fn of_key(db: &mut DbConnection, wanted: &NewCertificate) -> Result<Option<Certificate>> {
     let mut query = QueryBuilder::<Db>::new(CERTIFICATE);
     query
         .push(" WHERE c.device = ")
@@ -270,18 +342,12 @@ async fn issued_before(db: &mut DbConnection, wanted: &NewCertificate) -> Result
     query
         .push(" AND c.key = ")
         .push_bind(wanted.key.as_bytes().to_vec());
-    let Some(row) = query.build().fetch_optional(&mut *db).await? else {
-        return Ok(Err(Conflict::Exists("the serial number".to_owned())));
-    };
-    let found = certificate(row)?;
-    Ok(if found.state == CertificateState::Valid {
-        Ok(Applied::Issued {
-            certificate: Box::new(found),
-            repeated: true,
-        })
-    } else {
-        Err(Conflict::KeySpent)
-    })
+    query
+        .build()
+        .fetch_optional(&mut *db)
+        .await?
+        .map(certificate)
+        .transpose()
 }
 
 fn recorded(new: &NewCertificate, at: Timestamp) -> Certificate {
@@ -323,22 +389,26 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
     let rows = query.build().fetch_all(&mut *db).await?;
     let first: HashSet<SerialNumber> = rows.iter().map(serial).collect::<Result<_>>()?;
     if !first.is_empty() {
+        let mut query = QueryBuilder::<Db>::new(
+            "UPDATE certificate SET state = 'superseded' WHERE state = 'valid' AND EXISTS \
+             (SELECT 1 FROM certificate n WHERE n.device = certificate.device \
+             AND (n.generation, n.serial) > (certificate.generation, certificate.serial) \
+             AND n.serial IN (",
+        );
+        let mut list = query.separated(", ");
+        for serial in &first {
+            list.push_bind(serial.as_bytes().to_vec());
+        }
+        query.push(")) AND device IN (");
         let devices = rows
             .iter()
             .map(|row| device_id(row, "device"))
             .collect::<Result<HashSet<_>>>()?;
-        let mut query = QueryBuilder::<Db>::new(
-            "UPDATE certificate SET state = 'superseded' WHERE state = 'valid' AND device IN (",
-        );
         let mut list = query.separated(", ");
         for device in devices {
             list.push_bind(device.as_bytes().to_vec());
         }
-        query.push(
-            ") AND EXISTS (SELECT 1 FROM certificate n WHERE n.device = certificate.device \
-             AND n.state = 'valid' AND n.first_used_at IS NOT NULL \
-             AND n.issued_at > certificate.issued_at)",
-        );
+        query.push(")");
         query.build().execute(&mut *db).await?;
     }
     let outcome = |serial| {
@@ -413,9 +483,7 @@ async fn transit(
         .await?;
     if done.rows_affected() != 1 {
         // Another node changed it between the two statements.
-        return Err(Unavailable::Database(sqlx::Error::Protocol(
-            "the device changed at the same time; try again".to_owned(),
-        )));
+        return Ok(Err(Conflict::Changed));
     }
     let certificates = match reason {
         Some(reason) => revoke_all(db, device, reason, at).await?,

@@ -81,6 +81,14 @@ async fn renewed(
     new
 }
 
+/// The same request, signed anew.
+fn again_of(certificate: &NewCertificate) -> NewCertificate {
+    NewCertificate {
+        serial: SerialNumber::from_entropy(random()),
+        ..certificate.clone()
+    }
+}
+
 async fn state(store: &Store, serial: SerialNumber) -> CertificateState {
     store
         .certificate(serial)
@@ -159,6 +167,10 @@ pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
         apply(&store, 4, enroll(&device, &again)).await,
         Err(Conflict::KeySpent)
     );
+    // So is one whose certificate has expired.
+    let (late, expired) = enrolled(&store).await;
+    let outcome = apply(&store, 366 * 86_400, enroll(&late, &again_of(&expired))).await;
+    assert_eq!(outcome, Err(Conflict::KeySpent));
     // Another user's device is not taken over.
     let other = NewDevice {
         owner: "local:bob".to_owned(),
@@ -249,16 +261,34 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
         state(&store, other_first.serial).await,
         CertificateState::Valid
     );
+    // A clock that was set back changes nothing about which one is newer.
+    let third = renewed(&store, -5_000, &device, &second).await;
+    let used = Kind::UseCertificate {
+        serial: third.serial,
+        device: device.id,
+    };
+    apply(&store, -4_999, used).await.expect("uses");
+    assert_eq!(
+        state(&store, second.serial).await,
+        CertificateState::Superseded
+    );
+    assert_eq!(state(&store, third.serial).await, CertificateState::Valid);
+    // A certificate that was replaced meanwhile gets no successor.
+    let renew = Kind::Renew {
+        certificate: certificate(&device),
+        replaces: first.serial,
+    };
+    assert_eq!(apply(&store, 12, renew).await, Err(Conflict::Replaced));
     // The first use of an older one never supersedes a newer one.
-    let third = renewed(&store, 20, &other, &other_first).await;
+    let fourth = renewed(&store, 20, &other, &other_first).await;
     let used = Kind::UseCertificate {
         serial: other_first.serial,
         device: other.id,
     };
     apply(&store, 21, used).await.expect("uses");
-    assert_eq!(state(&store, third.serial).await, CertificateState::Valid);
+    assert_eq!(state(&store, fourth.serial).await, CertificateState::Valid);
     let standing = store
-        .standing(second.serial)
+        .standing(third.serial)
         .await
         .expect("reads")
         .expect("is there");
@@ -354,6 +384,10 @@ pub async fn deleting_a_device_keeps_its_revoked_certificates(place: Place) {
     ));
     assert_eq!(store.standing(first.serial).await.expect("reads"), None);
     assert_eq!(store.revocations(at(0)).await.expect("reads").len(), 1);
+    // Its old key does not bring it back.
+    let back = enroll(&device, &again_of(&first));
+    assert_eq!(apply(&store, 3, back).await, Err(Conflict::KeySpent));
+    assert_eq!(store.device(device.id).await.expect("reads"), None);
 }
 
 pub async fn lists_are_walked_in_pages_without_gap_or_repetition(place: Place) {
@@ -622,6 +656,7 @@ pub async fn facts_and_last_seen_are_kept(place: Place) {
         name: "first".to_owned(),
         role: Role::FullAdministrator,
         expires_at: None,
+        replaces: false,
     };
     apply(&store, 3, Kind::AddToken(token)).await.expect("adds");
     let found = store

@@ -37,6 +37,10 @@ CREATE TABLE certificate (
     owner TEXT NOT NULL,
     key BLOB NOT NULL,
     state TEXT NOT NULL,
+    -- Counts a device's certificates. Clocks may step back; this does not.
+    generation BIGINT NOT NULL,
+    -- 1 when a person logged in for it, 0 when the device renewed by itself.
+    by_login BIGINT NOT NULL,
     subject TEXT NOT NULL,
     common_name TEXT NOT NULL,
     issued_at BIGINT NOT NULL,
@@ -50,6 +54,7 @@ CREATE TABLE certificate (
 );
 CREATE INDEX certificate_end ON certificate (not_after, serial);
 CREATE INDEX certificate_state_end ON certificate (state, not_after, serial);
+CREATE INDEX certificate_revoked ON certificate (revoked_at);
 CREATE INDEX certificate_owner ON certificate (owner, issued_at);
 
 CREATE TABLE crl (
