@@ -35,7 +35,7 @@ lint: build-tools ## Check format, lints, and licences and sources of dependenci
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features $(TEST_FEATURES) -- -D warnings
 	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny (cargo)"; cargo install --quiet --locked cargo-deny; }
-	cargo deny --offline check bans licenses sources
+	cargo deny --log-level error check bans licenses sources
 
 .PHONY: bench
 bench: build-tools ## Measure against the field's peers; prints a table, writes target/bench.json

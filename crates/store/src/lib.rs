@@ -5,6 +5,11 @@
 //! into the next one together (group commit), each change with its audit entry, so that the disk's
 //! flush rate is not the rate of the site.
 
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the statements are written once and compiled for each database"
+)]
+
 mod audit;
 mod change;
 mod model;

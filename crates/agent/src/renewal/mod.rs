@@ -41,11 +41,8 @@ pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
 /// Goes on where a run was cut off whose new certificate had arrived: the site may already have
 /// seen it, and then refuses the one before.
 pub async fn resume(machine: &Machine) -> Result<(), Failure> {
-    if !machine
-        .identities()
-        .pending()
-        .is_some_and(|pending| pending.certificate.is_some())
-    {
+    let staged = machine.identities().pending();
+    if staged.is_none_or(|pending| pending.certificate.is_none()) {
         return Ok(());
     }
     match take_into_use(machine).await {
