@@ -19,7 +19,7 @@ pub fn measure(report: &mut Report) -> Result<()> {
     let client = Client::new()?;
     client.enroll(&server, "ann")?.succeeded();
     // A check-in of its own first: TLS and HTTP have left their traces in memory.
-    let state = client.root().join("var/lib/perennial/state.json");
+    let state = client.root().join("var/lib/perennial-agent/state.json");
     std::fs::remove_file(state)?;
     let daemon = client.daemon()?;
     until("the daemon checked in", || {

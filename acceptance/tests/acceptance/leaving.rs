@@ -139,12 +139,12 @@ fn with_the_site_away_it_says_what_stays_valid_and_how_to_revoke_it() -> Result<
 #[test]
 fn a_broken_install_can_be_removed() -> Result<()> {
     let client = Client::installed()?;
-    let identity = client.root().join("var/lib/perennial/identity");
+    let identity = client.root().join("var/lib/perennial-agent/identity");
     std::fs::create_dir_all(identity.join("0001"))?;
     std::os::unix::fs::symlink("0001", identity.join("current"))?;
     std::fs::write(identity.join("0001/key.pem"), "garbage")?;
     std::fs::write(
-        client.root().join("var/lib/perennial/state.json"),
+        client.root().join("var/lib/perennial-agent/state.json"),
         "garbage",
     )?;
     assert_eq!(client.agent("status")?.code, 1);

@@ -127,7 +127,7 @@ fn a_client_that_was_killed_while_it_renewed_goes_on() -> Result<()> {
     let client = Client::new()?;
     client.enroll(&server, "ann")?.succeeded();
     let smsid = client.status()?["smsid"].clone();
-    let identity = client.root().join("var/lib/perennial/identity");
+    let identity = client.root().join("var/lib/perennial-agent/identity");
     let newest = || -> Result<std::path::PathBuf> {
         Ok(identity.join(std::fs::read_link(identity.join("current"))?))
     };

@@ -77,8 +77,12 @@ impl Failure {
         }
     }
 
-    /// True when the site was reached and said no: asking again soon helps nobody.
+    /// True when the site was reached and said no: asking again soon helps nobody. "Too many" (429)
+    /// is no such answer.
     pub fn is_refusal(&self) -> bool {
+        if matches!(self, Self::Refused { status: 429, .. }) {
+            return false;
+        }
         matches!(
             self,
             Self::Refused { .. } | Self::NotTrusted { .. } | Self::Expired(_)

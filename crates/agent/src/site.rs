@@ -27,6 +27,9 @@ pub struct SiteRecord {
     pub pin: Pin,
     /// False after an enrollment without a check of the server, until root confirms the pin.
     pub trust_verified: bool,
+    /// Whether the server's name was right at the enrollment, and has to stay so. A server that was
+    /// accepted without a check may go by another name under its pinned root.
+    pub check_name: bool,
     pub user: String,
 }
 
@@ -51,7 +54,7 @@ impl SiteRecord {
     pub fn trust(&self) -> Trust {
         Trust::Pinned {
             pin: self.pin,
-            check_name: self.trust_verified,
+            check_name: self.check_name,
         }
     }
 }

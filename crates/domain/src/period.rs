@@ -81,7 +81,9 @@ impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, seconds) = UNITS
             .iter()
-            .find(|(name, seconds)| *name != 'w' && self.0.is_multiple_of(*seconds) && self.0 >= *seconds)
+            .find(|(name, seconds)| {
+                *name != 'w' && self.0.is_multiple_of(*seconds) && self.0 >= *seconds
+            })
             .unwrap_or(&('s', 1));
         write!(f, "{}{unit}", self.0 / seconds)
     }

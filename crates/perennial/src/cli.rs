@@ -78,8 +78,9 @@ pub struct Connection {
         conflicts_with = "server"
     )]
     pub site: Option<PathBuf>,
-    /// The console's address.
+    /// The console's address; its port is 8443 when it is not said.
     #[arg(
+        value_parser = console_address,
         long,
         value_name = "HOST:PORT",
         global = true,
@@ -93,6 +94,10 @@ pub struct Connection {
     /// A file that holds an access token.
     #[arg(long, value_name = "FILE", global = true)]
     pub token: Option<PathBuf>,
+}
+
+fn console_address(given: &str) -> Result<ServerAddress, transport::InvalidAddress> {
+    ServerAddress::parse(given, 8443)
 }
 
 /// How lists are printed.

@@ -92,7 +92,7 @@ impl Configuration {
     }
 
     /// What types alone do not say.
-    fn check(&self) -> anyhow::Result<()> {
+    pub fn check(&self) -> anyhow::Result<()> {
         let at_least = |key: &str, value: Period, least: u64| {
             let short = value.seconds() < least;
             if short {
@@ -107,6 +107,10 @@ impl Configuration {
         at_least("check_in_interval", self.check_in_interval, 60)?;
         at_least("crl_lifetime", self.crl_lifetime, 3600)?;
         at_least("profile.validity", self.profile.validity, 600)?;
+        // "… Issuing CA" has to fit into the 64 characters of a common name.
+        if self.name.trim().is_empty() || self.name.chars().count() > 48 {
+            return Err(anyhow!("name has to have 1 to 48 characters"));
+        }
         if self.hostnames.is_empty() {
             return Err(anyhow!(
                 "hostnames is empty; clients must reach the site under some name"

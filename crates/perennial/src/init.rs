@@ -95,7 +95,7 @@ fn configuration(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<Config
         hostnames,
         arguments.database.clone(),
     );
-    configuration.location(folder)?;
+    configuration.check()?;
     // A database URL may hold a password.
     authority::write_secret(&file, configuration.to_toml()?.as_bytes())?;
     println!("configuration  made  {}", file.display());

@@ -57,8 +57,8 @@ impl Error {
 impl From<Unavailable> for Error {
     fn from(error: Unavailable) -> Self {
         // A list's cursor comes from the caller.
-        if let Unavailable::Corrupt(what) = &error {
-            tracing::warn!(event = "unreadable-value", what);
+        if let Unavailable::Cursor(what) = &error {
+            tracing::debug!(event = "no-cursor", what);
             return Error::Invalid("that is not where a page begins".to_owned());
         }
         tracing::error!(event = "store-unavailable", %error);

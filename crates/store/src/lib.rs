@@ -60,6 +60,8 @@ pub enum Unavailable {
     OtherSite { theirs: String, ours: Pin },
     #[error("the database holds a value that this program cannot read: {0}")]
     Corrupt(String),
+    #[error("a page does not begin at {0}")]
+    Cursor(String),
     #[error("the store is stopping")]
     Stopping,
 }

@@ -35,10 +35,12 @@ impl ServerAddress {
     }
 }
 
-impl FromStr for ServerAddress {
-    type Err = InvalidAddress;
-
-    fn from_str(given: &str) -> Result<Self, InvalidAddress> {
+impl ServerAddress {
+    /// Reads an address whose port, when it is not said, is `default_port`.
+    ///
+    /// # Errors
+    /// When the host or the port is none.
+    pub fn parse(given: &str, default_port: u16) -> Result<Self, InvalidAddress> {
         let invalid =
             || InvalidAddress(given.chars().take(80).filter(|c| !c.is_control()).collect());
         let text = given.trim();
@@ -48,7 +50,11 @@ impl FromStr for ServerAddress {
             .trim_end_matches('/');
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']').ok_or_else(invalid)?;
-            (host, rest.strip_prefix(':'))
+            let port = rest.strip_prefix(':');
+            if port.is_none() && !rest.is_empty() {
+                return Err(invalid());
+            }
+            (host, port)
         } else if text.matches(':').count() == 1 {
             let (host, port) = text.split_once(':').ok_or_else(invalid)?;
             (host, Some(port))
@@ -61,13 +67,22 @@ impl FromStr for ServerAddress {
                 .ok()
                 .filter(|port| *port != 0)
                 .ok_or_else(invalid)?,
-            None => Self::DEFAULT_PORT,
+            None => default_port,
         };
         ServerName::try_from(host).map_err(|_| invalid())?;
         Ok(Self {
             host: host.to_ascii_lowercase(),
             port,
         })
+    }
+}
+
+impl FromStr for ServerAddress {
+    type Err = InvalidAddress;
+
+    /// The port is that of a devices listener when it is not said.
+    fn from_str(given: &str) -> Result<Self, InvalidAddress> {
+        Self::parse(given, Self::DEFAULT_PORT)
     }
 }
 
@@ -120,6 +135,7 @@ mod tests {
             "host:0",
             "host:99999",
             "[::1",
+            "[::1]x9000",
             "http//x/y",
         ] {
             assert!(given.parse::<ServerAddress>().is_err(), "{given}");

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use clock::{SystemClock, SystemRng};
 use domain::{Clock, DeviceFacts, Timestamp};
@@ -108,15 +109,19 @@ impl Machine {
             .create(true)
             .truncate(false)
             .open(state.join("daemon.lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {
-                lock.set_len(0)?;
-                lock.write_all(std::process::id().to_string().as_bytes())?;
-                Ok(lock)
+        // A tool that looks whether a daemon runs holds the lock for an instant.
+        for _ in 0..20 {
+            match lock.try_lock() {
+                Ok(()) => {
+                    lock.set_len(0)?;
+                    lock.write_all(std::process::id().to_string().as_bytes())?;
+                    return Ok(lock);
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(50)),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
             }
-            Err(TryLockError::WouldBlock) => Err(Failure::other("the agent runs already")),
-            Err(TryLockError::Error(error)) => Err(error.into()),
         }
+        Err(Failure::other("the agent runs already"))
     }
 
     /// The daemon's process, when one runs.

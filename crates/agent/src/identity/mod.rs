@@ -278,6 +278,7 @@ mod tests {
             server: "127.0.0.1".parse().expect("an address"),
             pin: domain::Pin::new(domain::KeyDigest::new([0; 32])),
             trust_verified: true,
+            check_name: true,
             user: "ann".to_owned(),
         }
     }

@@ -51,7 +51,7 @@ impl Layout {
 
     /// Everything the agent remembers. 0700.
     pub fn state(&self) -> PathBuf {
-        self.root.join("var/lib/perennial")
+        self.root.join("var/lib/perennial-agent")
     }
 
     pub fn identity(&self) -> PathBuf {

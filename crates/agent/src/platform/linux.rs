@@ -102,8 +102,11 @@ impl Alarm {
 
 /// Starts the installed service, where systemd runs. Returns what could not be done.
 pub fn start_service() -> Option<String> {
+    let service = "perennial-agent.service";
+    // A service that runs already is to run the program that was just installed.
     systemctl(&["daemon-reload"])
-        .or_else(|| systemctl(&["enable", "--now", "perennial-agent.service"]))
+        .or_else(|| systemctl(&["enable", service]))
+        .or_else(|| systemctl(&["restart", service]))
 }
 
 /// Stops the service, where systemd runs.

@@ -2,7 +2,7 @@
 
 mod hooks;
 
-use domain::{Clock, DeviceId};
+use domain::{Clock, DeviceId, Period};
 use jiff::SignedDuration;
 use protocol::CheckInAnswer;
 use x509::Certificate;
@@ -17,6 +17,7 @@ const AFTER_REFUSAL: SignedDuration = SignedDuration::from_hours(24);
 /// The first wait for a site that is not there; it doubles.
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
+const SHORTEST_INTERVAL: Period = Period::from_seconds(60);
 
 /// Renews the certificate now, for a new key. The caller holds the machine's lock.
 pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
@@ -175,7 +176,9 @@ fn note_check_in(
 ) -> Result<(), Failure> {
     let now = machine.now();
     state.last_check_in = Some(now);
-    state.next_check_in = Some(now + answer.next_check_in.duration());
+    // No site makes its clients spin.
+    let wait = answer.next_check_in.max(SHORTEST_INTERVAL);
+    state.next_check_in = Some(now + wait.duration());
     state.skew = Some(answer.time.duration_since(now).as_secs());
     state.trouble = None;
     state.take_window(answer.renewal.suggested_window, &machine.rng);

@@ -149,6 +149,7 @@ async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Fa
         server: arguments.server.clone(),
         pin,
         trust_verified,
+        check_name: trust_verified,
         user: arguments.user.clone(),
     };
     if let Some(pin) = managed_pin {

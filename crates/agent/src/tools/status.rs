@@ -72,6 +72,7 @@ impl Status {
             pin,
             trust_verified,
             user,
+            ..
         } = identity.site;
         let state = machine.state();
         let certificate = &identity.certificate;

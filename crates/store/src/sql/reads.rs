@@ -148,7 +148,7 @@ impl Reads for Database {
             if name.contains('\0') {
                 return Err(no_cursor(after));
             }
-            let id: DeviceId = id.parse().map_err(corrupt)?;
+            let id: DeviceId = id.parse().map_err(no_cursor)?;
             query
                 .push(" AND (d.host_name, d.id) > (")
                 .push_bind(name.to_owned());
@@ -220,8 +220,8 @@ impl Reads for Database {
         }
         if let Some(after) = &filter.after {
             let (end, serial) = after.split_once('/').ok_or_else(|| no_cursor(after))?;
-            let end: i64 = end.parse().map_err(corrupt)?;
-            let serial: SerialNumber = serial.parse().map_err(corrupt)?;
+            let end: i64 = end.parse().map_err(no_cursor)?;
+            let serial: SerialNumber = serial.parse().map_err(no_cursor)?;
             query
                 .push(" AND (c.not_after, c.serial) > (")
                 .push_bind(end);
@@ -306,11 +306,11 @@ impl Reads for Database {
             let [at, segment, number] = before.split('/').collect::<Vec<_>>()[..] else {
                 return Err(no_cursor(before));
             };
-            let at: i64 = at.parse().map_err(corrupt)?;
+            let at: i64 = at.parse().map_err(no_cursor)?;
             let segment = data_encoding::HEXLOWER
                 .decode(segment.as_bytes())
-                .map_err(corrupt)?;
-            let number: i64 = number.parse().map_err(corrupt)?;
+                .map_err(no_cursor)?;
+            let number: i64 = number.parse().map_err(no_cursor)?;
             query.push(" WHERE (at, segment, number) < (").push_bind(at);
             query
                 .push(", ")
@@ -523,8 +523,8 @@ fn event(row: DbRow) -> Result<AuditEvent> {
     })
 }
 
-fn no_cursor(given: &str) -> Unavailable {
-    corrupt(format!("cursor {given:?}"))
+fn no_cursor(given: impl std::fmt::Display) -> Unavailable {
+    Unavailable::Cursor(given.to_string())
 }
 
 fn corrupt(what: impl std::fmt::Display) -> Unavailable {

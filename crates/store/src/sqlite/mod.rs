@@ -41,6 +41,8 @@ impl Database {
             // An acknowledged write survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // 64 MiB of log between two checkpoints: a page that changes often is copied once.
+            .pragma("wal_autocheckpoint", "16000")
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(256);
         let writer = options_of_pool()
