@@ -47,13 +47,15 @@ pub async fn measure(report: &mut Report) -> Result<()> {
         let recorded = sign(true, false, connections, &pems[..requests.min(3_000)])?;
         let tuned = sign(true, true, connections, &pems)?;
 
+        // The bounds are for a fleet, not for one client alone.
+        let bound = |bound| if connections >= 8 { bound } else { "-" };
         let name = |what: &str| format!("renewals, {connections} connections: {what}");
         report.row(
             name("rate, against cfssl recording"),
             ours.rate,
             Some(recorded.rate),
             "1/s",
-            "must 4",
+            bound("must 4"),
         );
         report.row(
             name("rate, against cfssl recording in WAL"),
@@ -67,7 +69,7 @@ pub async fn measure(report: &mut Report) -> Result<()> {
             ours.rate,
             Some(plain.rate),
             "1/s",
-            "reach 1.0",
+            bound("reach 1.0"),
         );
         report.row(
             name("CPU, against cfssl recording"),
@@ -81,9 +83,15 @@ pub async fn measure(report: &mut Report) -> Result<()> {
             ours.cpu_milliseconds,
             Some(plain.cpu_milliseconds),
             "ms",
-            "reach 0.4 ms",
+            bound("reach 0.4 ms"),
         );
-        report.row(name("commits each"), commits, None, "commits", "reach 0.1");
+        report.row(
+            name("commits each"),
+            commits,
+            None,
+            "commits",
+            bound("reach 0.1"),
+        );
         report.row(
             name("written, against cfssl recording"),
             ours.written,

@@ -76,7 +76,7 @@ async fn step(machine: &Machine) -> Option<Timestamp> {
             failure if failure.is_refusal() => tracing::warn!(event = "refused", %failure),
             failure => tracing::warn!(event = "not-reached", %failure),
         }
-        if let Err(failure) = renewal::note_trouble(machine, &failure) {
+        if let Err(failure) = renewal::note_trouble(machine, &failure, due.renewal) {
             tracing::error!(event = "state-not-written", %failure);
             return Some(machine.now() + SignedDuration::from_hours(1));
         }
@@ -106,26 +106,35 @@ struct Due {
 impl Due {
     /// None without an identity.
     fn now(machine: &Machine) -> Result<Option<Self>, Failure> {
+        let now = machine.now();
+        let state = machine.state();
+        // A clock that was set back does not prolong the wait for another try.
+        let trouble = state.trouble.as_ref();
+        let again = trouble.map(|trouble| if trouble.at > now { now } else { trouble.next });
+        let again = again.unwrap_or(Timestamp::MIN);
         match machine.enrolled() {
+            // An enrollment that was cut off after the site's answer.
+            Err(Failure::NotEnrolled) if renewal::is_staged(machine) => {
+                return Ok(Some(Self {
+                    next: again,
+                    renewal: false,
+                }));
+            }
             Err(Failure::NotEnrolled) => return Ok(None),
             enrolled => enrolled?,
         };
-        let now = machine.now();
-        let state = machine.state();
         // A check-in in the future was made by a clock that has been set back since.
         let planned = state
             .next_check_in
             .filter(|_| state.last_check_in.is_none_or(|at| at <= now));
-        let check_in = planned.unwrap_or(now);
-        let renewal = state.renew_at.unwrap_or(Timestamp::MAX);
-        let mut next = check_in.min(renewal);
-        if let Some(trouble) = &state.trouble {
-            // A clock that was set back does not prolong the wait.
-            let asked = if trouble.at > now { now } else { trouble.next };
-            next = next.max(asked);
+        let mut check_in = planned.unwrap_or(now);
+        // A renewal that fails does not keep the device from checking in.
+        if trouble.is_some_and(|trouble| !trouble.of_renewal) {
+            check_in = check_in.max(again);
         }
+        let renewal = state.renew_at.unwrap_or(Timestamp::MAX).max(again);
         Ok(Some(Self {
-            next,
+            next: check_in.min(renewal),
             renewal: renewal <= now,
         }))
     }

@@ -29,6 +29,9 @@ pub struct State {
 pub struct Trouble {
     pub at: Timestamp,
     pub what: String,
+    /// It was a renewal that failed; check-ins go on.
+    #[serde(default)]
+    pub of_renewal: bool,
     /// The site said no (as opposed to: it was not there).
     pub refused: bool,
     /// How many attempts failed in a row.

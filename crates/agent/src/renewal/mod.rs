@@ -42,8 +42,7 @@ pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
 /// Goes on where a run was cut off whose new certificate had arrived: the site may already have
 /// seen it, and then refuses the one before.
 pub async fn resume(machine: &Machine) -> Result<(), Failure> {
-    let staged = machine.identities().pending();
-    if staged.is_none_or(|pending| pending.certificate.is_none()) {
+    if !is_staged(machine) {
         return Ok(());
     }
     match take_into_use(machine).await {
@@ -62,6 +61,12 @@ pub async fn resume(machine: &Machine) -> Result<(), Failure> {
         }
         done => done.map(drop),
     }
+}
+
+/// True when a certificate arrived and was not taken into use.
+pub fn is_staged(machine: &Machine) -> bool {
+    let staged = machine.identities().pending();
+    staged.is_some_and(|pending| pending.certificate.is_some())
 }
 
 /// What a key is staged for: the first word of its purpose.
@@ -138,6 +143,7 @@ pub async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
     let identity = store.promote()?;
     let mut state = machine.state();
     state.window = None;
+    state.trouble = None;
     if renewed {
         state.last_renewal = Some(machine.now());
     }
@@ -180,13 +186,14 @@ fn note_check_in(
     let wait = answer.next_check_in.max(SHORTEST_INTERVAL);
     state.next_check_in = Some(now + wait.duration());
     state.skew = Some(answer.time.duration_since(now).as_secs());
-    state.trouble = None;
+    // A check-in mends what kept check-ins away, not a renewal that is refused.
+    state.trouble = state.trouble.take().filter(|trouble| trouble.of_renewal);
     state.take_window(answer.renewal.suggested_window, &machine.rng);
     Ok(machine.write_state(state)?)
 }
 
 /// Remembers a failed attempt and when to try again.
-pub fn note_trouble(machine: &Machine, failure: &Failure) -> Result<(), Failure> {
+pub fn note_trouble(machine: &Machine, failure: &Failure, of_renewal: bool) -> Result<(), Failure> {
     let now = machine.clock.now();
     let mut state = machine.state();
     let failures = state.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
@@ -197,6 +204,7 @@ pub fn note_trouble(machine: &Machine, failure: &Failure) -> Result<(), Failure>
     state.trouble = Some(Trouble {
         at: now,
         what: failure.to_string(),
+        of_renewal,
         refused: failure.is_refusal(),
         failures,
         next: now + wait,

@@ -169,10 +169,11 @@ fn print(status: &Status) {
         );
     }
     if let Some(trouble) = &status.trouble {
-        let what = if trouble.refused {
-            "refused"
-        } else {
-            "not reached"
+        let what = match (trouble.of_renewal, trouble.refused) {
+            (true, true) => "the renewal was refused",
+            (true, false) => "the renewal failed",
+            (false, true) => "refused",
+            (false, false) => "not reached",
         };
         line(
             "Trouble",

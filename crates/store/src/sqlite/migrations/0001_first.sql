@@ -52,6 +52,7 @@ CREATE TABLE certificate (
     der BLOB NOT NULL,
     UNIQUE (device, key)
 );
+CREATE INDEX certificate_generation ON certificate (device, generation);
 CREATE INDEX certificate_end ON certificate (not_after, serial);
 CREATE INDEX certificate_state_end ON certificate (state, not_after, serial);
 CREATE INDEX certificate_revoked ON certificate (revoked_at);
