@@ -11,6 +11,7 @@ help: ## Show this list
 
 .PHONY: demo
 demo: build-tools ## Build, start a site, enroll a client and show its whole life
+	@packaging/tools.sh openssl
 	cargo build -p perennial -p agent --features $(TEST_FEATURES)
 	@KEEP=$(KEEP) packaging/demo.sh target/debug
 

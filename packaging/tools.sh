@@ -13,5 +13,4 @@ fi
 echo "installing (apt):$missing"
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
-# Servers are for our own use: none of them is started by its package.
-$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 sh -c "apt-get update -q >/dev/null && apt-get install -q -y --no-install-recommends$missing >/dev/null"
+$sudo env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -q >/dev/null && apt-get install -q -y --no-install-recommends$missing >/dev/null"

@@ -49,7 +49,7 @@ pub enum Location {
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     #[error("the database failed: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(sqlx::Error),
     #[error(
         "the database was made by a newer version of this program (schema {0}); upgrade this node"
     )]
@@ -64,6 +64,13 @@ pub enum Unavailable {
     Cursor(String),
     #[error("the store is stopping")]
     Stopping,
+}
+
+/// The cause is in the text already, so it is not a source too.
+impl From<sqlx::Error> for Unavailable {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 /// The records of a site. Cheap to clone.

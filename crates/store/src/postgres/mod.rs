@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 
 use crate::Unavailable;
@@ -36,6 +37,11 @@ impl Database {
             ("idle_in_transaction_session_timeout", "10s"),
             ("tcp_user_timeout", "10s"),
         ]);
+        // A pool would only say that it waited in vain; a connection says why.
+        PgConnection::connect_with(&connection)
+            .await?
+            .close()
+            .await?;
         let options = || PgPoolOptions::new().acquire_timeout(Duration::from_secs(10));
         let writer = options()
             .max_connections(1)
