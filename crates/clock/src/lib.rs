@@ -42,11 +42,6 @@ impl SystemClock {
         Self::default()
     }
 
-    /// True when this process lives in scaled time.
-    pub fn is_scaled(&self) -> bool {
-        self.scale.is_some()
-    }
-
     /// How long the machine really waits until it is `at`; zero when that has passed.
     pub fn wait_until(&self, at: Timestamp) -> Duration {
         let wait = at.duration_since(self.now());
@@ -69,17 +64,6 @@ impl SystemClock {
                     .unwrap_or(Timestamp::MAX)
             }
         }
-    }
-
-    /// Waits until it is `at`. Runs on the monotonic clock: for servers, which do not sleep.
-    pub async fn sleep_until(&self, at: Timestamp) {
-        tokio::time::sleep(self.wait_until(at)).await;
-    }
-
-    /// Waits for a length of this clock's time.
-    pub async fn sleep(&self, period: SignedDuration) {
-        let at = self.now().saturating_add(period).unwrap_or(Timestamp::MAX);
-        self.sleep_until(at).await;
     }
 
     #[expect(

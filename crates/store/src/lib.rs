@@ -21,10 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{
-    CertificateState, DeviceId, DeviceState, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
-    TokenDigest,
-};
+use domain::{DeviceId, KeyDigest, Pin, Rng, SerialNumber, Timestamp, TokenDigest};
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
@@ -226,11 +223,6 @@ pub trait Reads: Send + Sync + 'static {
     async fn checkpoints(&self, after: i64, limit: u32) -> Result<Vec<Checkpoint>, Unavailable>;
     /// The last event of each segment.
     async fn heads(&self) -> Result<Vec<Head>, Unavailable>;
-    /// Devices by state, certificates by state: for metrics and the overview.
-    async fn counts(
-        &self,
-    ) -> Result<(Vec<(DeviceState, i64)>, Vec<(CertificateState, i64)>), Unavailable>;
-
     #[doc(hidden)]
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
     #[doc(hidden)]

@@ -86,10 +86,6 @@ impl Certificate {
         self.is_ca
     }
 
-    pub fn is_self_issued(&self) -> bool {
-        self.subject == self.issuer
-    }
-
     /// The device that it names in its subject alternative name `urn:uuid:…`.
     pub fn device(&self) -> Option<DeviceId> {
         self.device

@@ -1,10 +1,7 @@
 //! The queries. Compiled once for each database: `super` says which.
 
 use async_trait::async_trait;
-use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, KeyDigest, Pin, SerialNumber, Timestamp,
-    TokenDigest,
-};
+use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
 use sqlx::{QueryBuilder, Row};
 
 use super::{Database, Db, DbRow};
@@ -403,25 +400,6 @@ impl Reads for Database {
                 })
             })
             .collect()
-    }
-
-    async fn counts(&self) -> Result<(Vec<(DeviceState, i64)>, Vec<(CertificateState, i64)>)> {
-        let devices = sqlx::query("SELECT state, COUNT(*) AS n FROM device GROUP BY state")
-            .fetch_all(&self.readers)
-            .await?;
-        let certificates =
-            sqlx::query("SELECT state, COUNT(*) AS n FROM certificate GROUP BY state")
-                .fetch_all(&self.readers)
-                .await?;
-        let devices: Result<_> = devices
-            .iter()
-            .map(|row| Ok((word(row, "state")?, row.try_get("n")?)))
-            .collect();
-        let certificates: Result<_> = certificates
-            .iter()
-            .map(|row| Ok((word(row, "state")?, row.try_get("n")?)))
-            .collect();
-        Ok((devices?, certificates?))
     }
 
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<()> {
