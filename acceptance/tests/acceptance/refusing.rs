@@ -198,3 +198,34 @@ fn a_looping_client_is_told_to_wait() -> Result<()> {
     client.agent("check-in")?.succeeded();
     Ok(())
 }
+
+#[tokio::test]
+async fn revocations_at_once_are_all_listed() -> Result<()> {
+    use acceptance::est;
+    use acceptance::programs::{PASSWORD, until};
+    const DEVICES: usize = 12;
+    let site = Site::new()?;
+    site.without_limits()?;
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let mut devices = Vec::new();
+    for _ in 0..DEVICES {
+        let key = x509::PrivateKey::generate();
+        let answer = est::enroll(&server.devices, server.pin, &key, "ann", PASSWORD).await?;
+        devices.push(est::certificate(&answer).device().expect("a device"));
+    }
+    std::thread::scope(|scope| {
+        for device in &devices {
+            let site = &site;
+            scope.spawn(move || {
+                site.admin(&format!("device delete {device}"))
+                    .expect("runs")
+                    .succeeded()
+            });
+        }
+    });
+    until("every revocation is on the list", || {
+        let list = site.admin("crl show --json")?.json();
+        Ok(list.as_array().map(Vec::len) == Some(DEVICES))
+    })
+}

@@ -11,6 +11,7 @@ use crate::identity::Machine;
 use crate::log;
 use crate::platform::Alarm;
 use crate::renewal;
+use crate::state::Trouble;
 
 /// Never longer, whatever was computed: a wrong clock must not make a sleep of years.
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_hours(24);
@@ -60,33 +61,42 @@ async fn sleep(
 
 /// Does what is due now, and tells when something is due next.
 async fn step(machine: &Machine) -> Option<Timestamp> {
-    let due = match Due::now(machine) {
-        Ok(due) => due?,
+    match work_when_due(machine).await {
+        Ok(next) => next.map(|next| next.min(machine.now() + LONGEST_SLEEP)),
         Err(failure) => {
-            tracing::error!(event = "identity-unreadable", %failure);
-            return Some(machine.now() + SignedDuration::from_hours(1));
+            tracing::error!(event = "cannot-work", %failure, "will be tried again in an hour");
+            Some(machine.now() + SignedDuration::from_hours(1))
         }
+    }
+}
+
+async fn work_when_due(machine: &Machine) -> Result<Option<Timestamp>, Failure> {
+    let Some(due) = Due::now(machine)? else {
+        return Ok(None);
     };
     if due.next > machine.now() {
-        return Some(due.next.min(machine.now() + LONGEST_SLEEP));
+        return Ok(Some(due.next));
     }
-    if let Err(failure) = act(machine, due.renewal).await {
-        match &failure {
-            Failure::NotEnrolled => return None,
-            failure if failure.is_refusal() => tracing::warn!(event = "refused", %failure),
-            failure => tracing::warn!(event = "not-reached", %failure),
-        }
-        if let Err(failure) = renewal::note_trouble(machine, &failure, due.renewal) {
-            tracing::error!(event = "state-not-written", %failure);
-            return Some(machine.now() + SignedDuration::from_hours(1));
+    let _lock = machine.lock().await?;
+    // A tool may have done it while this one waited for its turn.
+    let Some(due) = Due::now(machine)?.filter(|due| due.next <= machine.now()) else {
+        return Ok(Due::now(machine)?.map(|due| due.next));
+    };
+    match act(machine, due.renewal).await {
+        Ok(()) | Err(Failure::NotEnrolled) => {}
+        Err(failure) => {
+            if failure.is_refusal() {
+                tracing::warn!(event = "refused", %failure);
+            } else {
+                tracing::warn!(event = "not-reached", %failure);
+            }
+            renewal::note_trouble(machine, &failure, due.renewal)?;
         }
     }
-    let next = Due::now(machine).ok().flatten()?.next;
-    Some(next.min(machine.now() + LONGEST_SLEEP))
+    Ok(Due::now(machine)?.map(|due| due.next))
 }
 
 async fn act(machine: &Machine, renewal_is_due: bool) -> Result<(), Failure> {
-    let _lock = machine.lock()?;
     renewal::resume(machine).await?;
     if renewal_is_due {
         renewal::renew(machine).await?;
@@ -109,14 +119,16 @@ impl Due {
         let now = machine.now();
         let state = machine.state();
         // A clock that was set back does not prolong the wait for another try.
-        let trouble = state.trouble.as_ref();
-        let again = trouble.map(|trouble| if trouble.at > now { now } else { trouble.next });
-        let again = again.unwrap_or(Timestamp::MIN);
+        let again = |trouble: &Option<Trouble>| match trouble {
+            Some(trouble) if trouble.at <= now => trouble.next,
+            _ => Timestamp::MIN,
+        };
+        let check_in_again = again(&state.trouble);
         match machine.enrolled() {
             // An enrollment that was cut off after the site's answer.
             Err(Failure::NotEnrolled) if renewal::is_staged(machine) => {
                 return Ok(Some(Self {
-                    next: again,
+                    next: check_in_again,
                     renewal: false,
                 }));
             }
@@ -127,12 +139,9 @@ impl Due {
         let planned = state
             .next_check_in
             .filter(|_| state.last_check_in.is_none_or(|at| at <= now));
-        let mut check_in = planned.unwrap_or(now);
-        // A renewal that fails does not keep the device from checking in.
-        if trouble.is_some_and(|trouble| !trouble.of_renewal) {
-            check_in = check_in.max(again);
-        }
-        let renewal = state.renew_at.unwrap_or(Timestamp::MAX).max(again);
+        let check_in = planned.unwrap_or(now).max(check_in_again);
+        let renewal = state.renew_at.unwrap_or(Timestamp::MAX);
+        let renewal = renewal.max(again(&state.renewal_trouble));
         Ok(Some(Self {
             next: check_in.min(renewal),
             renewal: renewal <= now,

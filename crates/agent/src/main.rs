@@ -58,7 +58,7 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
         Command::Enroll(arguments) => runtime.block_on(tools::enroll::run(&machine, &arguments)),
         Command::Renew(output) => runtime.block_on(tools::renew::run(&machine, output)),
         Command::CheckIn(output) => runtime.block_on(tools::check_in::run(&machine, output)),
-        Command::Trust(arguments) => tools::trust::run(&machine, &arguments),
+        Command::Trust(arguments) => runtime.block_on(tools::trust::run(&machine, &arguments)),
         Command::Run => runtime.block_on(daemon::run(&machine)),
         Command::Uninstall(arguments) => {
             runtime.block_on(tools::uninstall::run(&machine, &arguments))

@@ -20,8 +20,10 @@ pub struct State {
     /// How far the site's clock was ahead of ours, in seconds.
     pub skew: Option<i64>,
     pub last_renewal: Option<Timestamp>,
-    /// Why the last attempt to reach the site, or to renew, did nothing; none after a success.
+    /// Why the last check-in did nothing; none after a success.
     pub trouble: Option<Trouble>,
+    /// Why the last renewal did nothing; check-ins go on meanwhile.
+    pub renewal_trouble: Option<Trouble>,
 }
 
 /// A failed attempt and when the next one comes.
@@ -29,9 +31,6 @@ pub struct State {
 pub struct Trouble {
     pub at: Timestamp,
     pub what: String,
-    /// It was a renewal that failed; check-ins go on.
-    #[serde(default)]
-    pub of_renewal: bool,
     /// The site said no (as opposed to: it was not there).
     pub refused: bool,
     /// How many attempts failed in a row.

@@ -48,7 +48,7 @@ fn connect(connection: &Connection) -> anyhow::Result<ApiClient> {
                     Zeroizing::new(std::str::from_utf8(&token)?.to_owned())
                 }
                 None => folder.token()?.context(
-                    "the folder holds no administrator's token any more; say --token FILE",
+                    "the folder holds no administrator's token any more; say --token FILE, or stop the site and make a new one with perennial init",
                 )?,
             };
             (running.console, running.pin, token)

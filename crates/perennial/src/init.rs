@@ -38,7 +38,11 @@ pub async fn run(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<()> {
     }
 
     let _lock = match configuration.database.as_str() {
-        "sqlite" => Some(folder.lock()?),
+        "sqlite" => Some(
+            folder
+                .lock()
+                .context("init needs the site for itself: stop `perennial serve` first")?,
+        ),
         _ => None,
     };
     let location = configuration.location(folder)?;

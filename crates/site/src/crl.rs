@@ -45,6 +45,7 @@ impl Site {
             let now = self.now();
             let number = self.0.store.crl().await?.map_or(1, |crl| crl.number + 1);
             let lifetime = self.0.settings.crl_lifetime.duration();
+            let count = self.0.store.revocation_count().await?;
             // Entries stay until one list after expiry (RFC 5280 section 3.3).
             let revocations = self.0.store.revocations(now - lifetime).await?;
             let template = CrlTemplate {
@@ -70,6 +71,7 @@ impl Site {
                 number,
                 this_update: template.this_update,
                 next_update: template.next_update,
+                revocations: count,
                 der,
             };
             let change = store::Change {
@@ -106,12 +108,9 @@ impl Site {
             return Ok(true);
         };
         let life = crl.next_update.duration_since(crl.this_update);
-        let revoked_since = self
-            .0
-            .store
-            .last_revocation()
-            .await?
-            .is_some_and(|at| at >= crl.this_update);
-        Ok(revoked_since || self.now() >= crl.this_update + life / 2)
+        let unlisted = self.0.store.revocation_count().await? != crl.revocations;
+        let now = self.now();
+        // A list from the future was made by a clock that has been set back since.
+        Ok(unlisted || now >= crl.this_update + life / 2 || now < crl.this_update)
     }
 }

@@ -215,14 +215,15 @@ impl Site {
         };
         let password = Password::new(password)
             .map_err(|rejected| Error::Unauthenticated(rejected.to_string()))?;
-        let limits = &self.0.limits;
-        limits.begin_login(user_name.name(), address, self.now())?;
-        let checked = self.check_password(&user_name, password).await;
-        let matched = matches!(checked, Ok(Some(_)));
-        limits.end_login(user_name.name(), address, matched, self.now());
-        match checked? {
-            Some(account) => Ok((account, user_name)),
+        let now = self.now();
+        let login = self.0.limits.begin_login(user_name.name(), address, now)?;
+        match self.check_password(&user_name, password).await? {
+            Some(account) => {
+                login.matched();
+                Ok((account, user_name))
+            }
             None => {
+                login.failed();
                 let by = Actor::nobody(address);
                 let detail = "the user name or the password is wrong".to_owned();
                 self.note(by, address, "log-in-refused", user_name.to_string(), detail)

@@ -42,18 +42,20 @@ impl Limits {
     /// Lets a log-in begin, or refuses it while its (user, address) has to wait. By both: nobody can
     /// lock out another person from elsewhere. Attempts count while they are under way, so that
     /// many at once are no way around.
-    pub(crate) fn begin_login(&self, user: &str, address: Address, now: Timestamp) -> Result<()> {
+    pub(crate) fn begin_login(
+        &self,
+        user: &str,
+        address: Address,
+        now: Timestamp,
+    ) -> Result<Login<'_>> {
         let mut logins = self.logins.lock().expect("no holder panics");
         let key = (user.to_owned(), network(address));
         let (until, entry) = logins.entry(key, now, Period::from_seconds(LONGEST_WAIT_SECONDS));
-        let refused = |after| {
-            Err(Error::TooMany {
-                reason: "too many wrong passwords".to_owned(),
-                after,
-            })
-        };
         if entry.failures > FREE_FAILURES && *until > now {
-            return refused(whole_seconds(*until, now));
+            return Err(Error::TooMany {
+                reason: "too many wrong passwords".to_owned(),
+                after: whole_seconds(*until, now),
+            });
         }
         // One try after each wait; before that, as many as are left.
         let allowed = match entry.failures {
@@ -61,26 +63,17 @@ impl Limits {
             failures => (FREE_FAILURES + 1).saturating_sub(failures).max(1),
         };
         if entry.under_way >= allowed {
-            return refused(Period::from_seconds(1));
+            return Err(Error::TooMany {
+                reason: "this user logs in too often at once".to_owned(),
+                after: Period::from_seconds(1),
+            });
         }
         entry.under_way += 1;
-        Ok(())
-    }
-
-    /// Ends what [`Self::begin_login`] let begin.
-    pub(crate) fn end_login(&self, user: &str, address: Address, matched: bool, now: Timestamp) {
-        let mut logins = self.logins.lock().expect("no holder panics");
-        let key = (user.to_owned(), network(address));
-        let (until, entry) = logins.entry(key, now, Period::from_seconds(LONGEST_WAIT_SECONDS));
-        entry.under_way = entry.under_way.saturating_sub(1);
-        if matched {
-            entry.failures = 0;
-            return;
-        }
-        entry.failures += 1;
-        let doublings = entry.failures.saturating_sub(FREE_FAILURES + 1).min(16);
-        let wait = (FIRST_WAIT_SECONDS << doublings).min(LONGEST_WAIT_SECONDS);
-        *until = now + Period::from_seconds(wait).duration();
+        Ok(Login {
+            limits: self,
+            key: (user.to_owned(), network(address)),
+            now,
+        })
     }
 
     /// Counts an enrollment of an address against its hour.
@@ -117,6 +110,43 @@ impl Limits {
         }
         *until = now + NOTED_EVERY.duration();
         Some(std::mem::take(unnoted))
+    }
+}
+
+/// A log-in under way. It ends when this is dropped, also when the one who asked went away.
+pub(crate) struct Login<'a> {
+    limits: &'a Limits,
+    key: (String, Address),
+    now: Timestamp,
+}
+
+impl Login<'_> {
+    /// The password was wrong.
+    pub(crate) fn failed(self) {
+        self.change(|until, entry, now| {
+            entry.failures += 1;
+            let doublings = entry.failures.saturating_sub(FREE_FAILURES + 1).min(16);
+            let wait = (FIRST_WAIT_SECONDS << doublings).min(LONGEST_WAIT_SECONDS);
+            *until = now + Period::from_seconds(wait).duration();
+        });
+    }
+
+    /// The password was right: what was before is forgiven.
+    pub(crate) fn matched(self) {
+        self.change(|_, entry, _| entry.failures = 0);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Timestamp, &mut Logins, Timestamp)) {
+        let mut logins = self.limits.logins.lock().expect("no holder panics");
+        let kept = Period::from_seconds(LONGEST_WAIT_SECONDS);
+        let (until, entry) = logins.entry(self.key.clone(), self.now, kept);
+        change(until, entry, self.now);
+    }
+}
+
+impl Drop for Login<'_> {
+    fn drop(&mut self) {
+        self.change(|_, entry, _| entry.under_way = entry.under_way.saturating_sub(1));
     }
 }
 
@@ -202,8 +232,7 @@ mod tests {
         let limits = Limits::default();
         let mut now = now();
         for _ in 0..=FREE_FAILURES {
-            limits.begin_login("ann", HERE, now).expect("free");
-            limits.end_login("ann", HERE, false, now);
+            limits.begin_login("ann", HERE, now).expect("free").failed();
         }
         let mut waits = Vec::new();
         for _ in 0..10 {
@@ -214,8 +243,8 @@ mod tests {
             now += after.duration();
             limits
                 .begin_login("ann", HERE, now)
-                .expect("after the wait");
-            limits.end_login("ann", HERE, false, now);
+                .expect("after the wait")
+                .failed();
         }
         assert_eq!(waits[..3], [31, 61, 121]);
         assert_eq!(waits[9], 3601);
@@ -223,22 +252,42 @@ mod tests {
         // A quiet hour forgives.
         let later = now + Period::from_seconds(3 * 3600).duration();
         for _ in 0..FREE_FAILURES {
-            limits.begin_login("ann", HERE, later).expect("forgiven");
-            limits.end_login("ann", HERE, false, later);
+            limits
+                .begin_login("ann", HERE, later)
+                .expect("forgiven")
+                .failed();
         }
+        limits
+            .begin_login("ann", HERE, later)
+            .expect("the last free one")
+            .matched();
+        limits
+            .begin_login("ann", HERE, later)
+            .expect("forgiven")
+            .failed();
     }
 
     #[test]
     fn many_at_once_are_no_way_around() {
         let limits = Limits::default();
-        let begun = (0..200)
-            .filter(|_| limits.begin_login("ann", HERE, now()).is_ok())
-            .count();
-        assert_eq!(begun, AT_ONCE as usize);
-        for _ in 0..begun {
-            limits.end_login("ann", HERE, false, now());
-        }
+        let begun: Vec<_> = (0..200)
+            .filter_map(|_| limits.begin_login("ann", HERE, now()).ok())
+            .collect();
+        assert_eq!(begun.len(), AT_ONCE as usize);
+        begun.into_iter().for_each(Login::failed);
         assert!(limits.begin_login("ann", HERE, now()).is_err());
+    }
+
+    #[test]
+    fn who_went_away_does_not_count() {
+        let limits = Limits::default();
+        limits
+            .begin_login("ann", HERE, now())
+            .expect("free")
+            .failed();
+        for _ in 0..200 {
+            drop(limits.begin_login("ann", HERE, now()).expect("ended"));
+        }
     }
 
     #[test]

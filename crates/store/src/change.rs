@@ -121,6 +121,8 @@ pub enum Kind {
         number: i64,
         this_update: Timestamp,
         next_update: Timestamp,
+        /// How many revocations there were when the list was begun.
+        revocations: i64,
         der: Vec<u8>,
     },
     /// Nothing changed, but somebody should know: a log-in that was refused, a server's certificate.

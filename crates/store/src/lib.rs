@@ -202,8 +202,9 @@ pub trait Reads: Send + Sync + 'static {
     /// Revoked certificates that belong on a list made at `now`: entries stay until one list after
     /// expiry, so `expired_after` lies a list's life before `now`.
     async fn revocations(&self, expired_after: Timestamp) -> Result<Vec<Revocation>, Unavailable>;
-    /// When a certificate was revoked last.
-    async fn last_revocation(&self) -> Result<Option<Timestamp>, Unavailable>;
+    /// How many certificates were revoked, ever. Read before [`Self::revocations`], it tells later
+    /// whether the list knows all of them; times would not, clocks differ.
+    async fn revocation_count(&self) -> Result<i64, Unavailable>;
     async fn crl(&self) -> Result<Option<Crl>, Unavailable>;
 
     /// Audit events, newest first.

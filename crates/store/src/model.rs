@@ -92,6 +92,8 @@ pub struct Crl {
     pub number: i64,
     pub this_update: Timestamp,
     pub next_update: Timestamp,
+    /// How many revocations there were when the list was begun.
+    pub revocations: i64,
     pub der: Vec<u8>,
 }
 

@@ -87,13 +87,20 @@ impl Machine {
         }
     }
 
-    /// Lets one program at a time work on the identity. Waits for its turn.
-    pub fn lock(&self) -> io::Result<File> {
+    /// Lets one program at a time work on the identity. Waits for its turn, and can be broken off.
+    pub async fn lock(&self) -> io::Result<File> {
         let state = self.layout.state();
         files::make_folder(&state, 0o700)?;
         let lock = File::create(state.join("work.lock"))?;
-        lock.lock()?;
-        Ok(lock)
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
     }
 
     /// Marks this process as the daemon.

@@ -195,6 +195,16 @@ impl IdentityStore {
         Ok(())
     }
 
+    /// Takes over what root confirmed of the site, where the same site is on its way too.
+    pub fn confirm_pending(&self, confirmed: &SiteRecord) -> io::Result<()> {
+        match self.pending() {
+            Some(pending) if pending.site.pin == confirmed.pin => {
+                confirmed.write(&self.pending_folder())
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub fn discard_pending(&self) -> io::Result<()> {
         match fs::remove_dir_all(self.pending_folder()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -214,7 +224,9 @@ impl IdentityStore {
     }
 
     fn point_to(&self, generation: &str) -> io::Result<()> {
-        let part = self.folder.join("current.part");
+        let part = self
+            .folder
+            .join(format!("current.{}.part", std::process::id()));
         match fs::remove_file(&part) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

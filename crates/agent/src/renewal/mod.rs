@@ -45,7 +45,17 @@ pub async fn resume(machine: &Machine) -> Result<(), Failure> {
     if !is_staged(machine) {
         return Ok(());
     }
+    let pending = machine.identities().pending();
+    let elsewhere = match (pending, machine.identities().current()?) {
+        (Some(pending), Some(current)) => pending.site.pin != current.site.pin,
+        _ => false,
+    };
     match take_into_use(machine).await {
+        Err(failure) if elsewhere => {
+            // A move to another site that does not get on keeps nobody from the present one.
+            tracing::warn!(event = "other-site-not-entered", %failure);
+            Ok(())
+        }
         Err(Failure::Refused { status, reason }) => {
             // Only when the identity in use still works is the staged one not needed.
             if check_in(machine).await.is_err() {
@@ -143,7 +153,7 @@ pub async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
     let identity = store.promote()?;
     let mut state = machine.state();
     state.window = None;
-    state.trouble = None;
+    state.renewal_trouble = None;
     if renewed {
         state.last_renewal = Some(machine.now());
     }
@@ -186,8 +196,7 @@ fn note_check_in(
     let wait = answer.next_check_in.max(SHORTEST_INTERVAL);
     state.next_check_in = Some(now + wait.duration());
     state.skew = Some(answer.time.duration_since(now).as_secs());
-    // A check-in mends what kept check-ins away, not a renewal that is refused.
-    state.trouble = state.trouble.take().filter(|trouble| trouble.of_renewal);
+    state.trouble = None;
     state.take_window(answer.renewal.suggested_window, &machine.rng);
     Ok(machine.write_state(state)?)
 }
@@ -196,15 +205,18 @@ fn note_check_in(
 pub fn note_trouble(machine: &Machine, failure: &Failure, of_renewal: bool) -> Result<(), Failure> {
     let now = machine.clock.now();
     let mut state = machine.state();
-    let failures = state.trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
+    let trouble = match of_renewal {
+        true => &mut state.renewal_trouble,
+        false => &mut state.trouble,
+    };
+    let failures = trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
     let wait = match failure {
         failure if failure.is_refusal() => AFTER_REFUSAL,
         _ => (FIRST_WAIT * 2_i32.pow(failures.min(7) - 1)).min(LONGEST_WAIT),
     };
-    state.trouble = Some(Trouble {
+    *trouble = Some(Trouble {
         at: now,
         what: failure.to_string(),
-        of_renewal,
         refused: failure.is_refusal(),
         failures,
         next: now + wait,

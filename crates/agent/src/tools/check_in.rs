@@ -9,7 +9,7 @@ use crate::tools::status::to_the_second;
 pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     let site = machine.enrolled()?.site;
     crate::log::start(&machine.layout, false);
-    let _lock = machine.lock()?;
+    let _lock = machine.lock().await?;
     renewal::resume(machine).await?;
     let answer = renewal::check_in(machine).await?;
     machine.wake_daemon();

@@ -36,7 +36,7 @@ pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
         return Err(Failure::EmptyPassword);
     }
 
-    let _lock = machine.lock()?;
+    let _lock = machine.lock().await?;
     // An identity that was on its way is the one that the site knows best.
     finish_what_was_begun(machine, &site).await?;
     // With the identifier and a certificate that still works, this computer's record is kept. Who

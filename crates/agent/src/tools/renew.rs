@@ -8,7 +8,7 @@ use crate::renewal;
 pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     machine.enrolled()?;
     crate::log::start(&machine.layout, false);
-    let _lock = machine.lock()?;
+    let _lock = machine.lock().await?;
     renewal::resume(machine).await?;
     let identity = renewal::renew(machine).await?;
     machine.wake_daemon();

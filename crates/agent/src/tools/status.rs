@@ -29,6 +29,7 @@ pub struct Status {
     pub next_check_in: Option<Timestamp>,
     pub skew_seconds: Option<i64>,
     pub trouble: Option<Trouble>,
+    pub renewal_trouble: Option<Trouble>,
     pub daemon_running: bool,
     pub agent_version: &'static str,
 }
@@ -102,6 +103,7 @@ impl Status {
             next_check_in: state.next_check_in,
             skew_seconds: state.skew,
             trouble: state.trouble,
+            renewal_trouble: state.renewal_trouble,
             daemon_running: machine.daemon().is_some(),
             agent_version: env!("CARGO_PKG_VERSION"),
         })
@@ -168,19 +170,16 @@ fn print(status: &Status) {
             format!("this computer's is {} s {side} the site's", skew.abs()),
         );
     }
-    if let Some(trouble) = &status.trouble {
-        let what = match (trouble.of_renewal, trouble.refused) {
-            (true, true) => "the renewal was refused",
-            (true, false) => "the renewal failed",
-            (false, true) => "refused",
-            (false, false) => "not reached",
-        };
+    for (what, trouble) in [
+        ("Check-in", &status.trouble),
+        ("Renewal", &status.renewal_trouble),
+    ] {
+        let Some(trouble) = trouble else { continue };
+        let how = if trouble.refused { "refused" } else { "failed" };
+        let times = trouble.failures;
         line(
-            "Trouble",
-            format!(
-                "{what} since {} attempts: {}",
-                trouble.failures, trouble.what
-            ),
+            what,
+            format!("{how}, {times} times in a row: {}", trouble.what),
         );
         line("", format!("next attempt {}", to_the_second(trouble.next)));
     }

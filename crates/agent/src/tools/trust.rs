@@ -5,7 +5,8 @@ use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::site::SiteRecord;
 
-pub fn run(machine: &Machine, arguments: &Trust) -> Result<(), Failure> {
+pub async fn run(machine: &Machine, arguments: &Trust) -> Result<(), Failure> {
+    let _lock = machine.lock().await?;
     let identity = machine.enrolled()?;
     let site = &identity.site;
     match &arguments.command {
@@ -28,6 +29,7 @@ pub fn run(machine: &Machine, arguments: &Trust) -> Result<(), Failure> {
                 ..site.clone()
             };
             confirmed.write(&identity.folder)?;
+            machine.identities().confirm_pending(&confirmed)?;
             machine.wake_daemon();
             println!("The site at {} is confirmed", confirmed.server);
             Ok(())

@@ -25,7 +25,7 @@ pub async fn run(machine: &Machine, arguments: &Uninstall) -> Result<(), Failure
     }
     stop_daemon(machine).await?;
     if layout.identity().exists() {
-        let _lock = machine.lock()?;
+        let _lock = machine.lock().await?;
         take_leave(machine, arguments).await;
     }
     let Removed {

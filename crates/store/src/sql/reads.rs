@@ -274,15 +274,14 @@ impl Reads for Database {
             .collect()
     }
 
-    async fn last_revocation(&self) -> Result<Option<Timestamp>> {
-        let row = sqlx::query("SELECT MAX(revoked_at) AS at FROM certificate")
-            .fetch_one(&self.readers)
-            .await?;
-        optional_time(&row, "at")
+    async fn revocation_count(&self) -> Result<i64> {
+        let sql = "SELECT COUNT(*) AS n FROM certificate WHERE revoked_at > 0";
+        let row = sqlx::query(sql).fetch_one(&self.readers).await?;
+        Ok(row.try_get("n")?)
     }
 
     async fn crl(&self) -> Result<Option<Crl>> {
-        let row = sqlx::query("SELECT number, this_update, next_update, der FROM crl")
+        let row = sqlx::query("SELECT number, this_update, next_update, revocations, der FROM crl")
             .fetch_optional(&self.readers)
             .await?;
         row.map(|row| {
@@ -290,6 +289,7 @@ impl Reads for Database {
                 number: row.try_get("number")?,
                 this_update: time(&row, "this_update")?,
                 next_update: time(&row, "next_update")?,
+                revocations: row.try_get("revocations")?,
                 der: row.try_get("der")?,
             })
         })

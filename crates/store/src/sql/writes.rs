@@ -159,16 +159,19 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             number,
             this_update,
             next_update,
+            revocations,
             der,
         } => {
-            let sql = "INSERT INTO crl (one, number, this_update, next_update, der) \
-                 VALUES (1, $1, $2, $3, $4) ON CONFLICT (one) DO UPDATE SET number = excluded.number, \
+            let sql = "INSERT INTO crl (one, number, this_update, next_update, revocations, der) \
+                 VALUES (1, $1, $2, $3, $4, $5) ON CONFLICT (one) DO UPDATE SET number = excluded.number, \
                  this_update = excluded.this_update, next_update = excluded.next_update, \
+                 revocations = excluded.revocations, \
                  der = excluded.der WHERE crl.number < excluded.number";
             let done = sqlx::query(sql)
                 .bind(number)
                 .bind(this_update.as_millisecond())
                 .bind(next_update.as_millisecond())
+                .bind(*revocations)
                 .bind(der.clone())
                 .execute(db)
                 .await?;

@@ -360,6 +360,7 @@ pub async fn leaving_revokes_and_the_revocations_are_listed(place: Place) {
         number,
         this_update: at(2),
         next_update: at(3),
+        revocations: 2,
         der: vec![number as u8],
     };
     assert_eq!(apply(&store, 3, publish(2)).await, Ok(Applied::Done));

@@ -63,6 +63,8 @@ CREATE TABLE crl (
     number BIGINT NOT NULL,
     this_update BIGINT NOT NULL,
     next_update BIGINT NOT NULL,
+    -- How many certificates were revoked, ever, when the list was begun.
+    revocations BIGINT NOT NULL,
     der BYTEA NOT NULL
 );
 
