@@ -5,11 +5,11 @@ mod hooks;
 use domain::{Clock, DeviceId, Period};
 use jiff::SignedDuration;
 use protocol::CheckInAnswer;
-use x509::Certificate;
+use x509::{Certificate, PrivateKey};
 
 use crate::failure::Failure;
 use crate::identity::{Identity, Machine, Pending};
-use crate::site::{Authorities, SiteClient};
+use crate::site::{Authorities, SiteClient, SiteRecord};
 use crate::state::{State, Trouble};
 
 /// After a refusal, silence for a day: asking more often would lock accounts and fill logs.
@@ -24,18 +24,41 @@ pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
     let identity = valid(machine)?;
     let purpose = format!("{RENEW} {}", identity.certificate.key());
     let client = SiteClient::new(&identity.site, Some(&identity), machine.clock)?;
+    let device = identity.certificate.device();
+    obtain(
+        machine,
+        &client,
+        &purpose,
+        &identity.site,
+        device,
+        async |key| client.renew(key).await,
+    )
+    .await
+}
+
+/// Stages a key for `purpose`, has it certified by `ask`, checks the certificate (for `device`,
+/// where that is known already) and takes it into use. A key that an earlier run left behind and that
+/// the site no longer certifies is replaced by a new one, once.
+pub async fn obtain(
+    machine: &Machine,
+    client: &SiteClient,
+    purpose: &str,
+    site: &SiteRecord,
+    device: Option<DeviceId>,
+    ask: impl AsyncFn(&PrivateKey) -> Result<Certificate, Failure>,
+) -> Result<Identity, Failure> {
     let authorities = client.authorities().await?;
-    let mut pending = machine.identities().stage(&purpose, &identity.site)?;
-    let mut issued = client.renew(&pending.key).await;
+    let store = machine.identities();
+    let mut pending = store.stage(purpose, site)?;
+    let mut issued = ask(&pending.key).await;
     if pending.is_spent_by(&issued) {
-        machine.identities().discard_pending()?;
-        pending = machine.identities().stage(&purpose, &identity.site)?;
-        issued = client.renew(&pending.key).await;
+        store.discard_pending()?;
+        pending = store.stage(purpose, site)?;
+        issued = ask(&pending.key).await;
     }
     let certificate = issued?;
-    let device = identity.certificate.device();
     check(&certificate, &pending.key.digest(), &authorities, device)?;
-    machine.identities().add_certificate(&certificate)?;
+    store.add_certificate(&certificate)?;
     take_into_use(machine).await
 }
 
@@ -94,12 +117,12 @@ fn valid(machine: &Machine) -> Result<Identity, Failure> {
 }
 
 /// What an issued certificate must be before it is kept.
-pub fn check(
+fn check(
     certificate: &Certificate,
     key: &domain::KeyDigest,
     authorities: &Authorities,
     device: Option<DeviceId>,
-) -> Result<DeviceId, Failure> {
+) -> Result<(), Failure> {
     let wrong = |what: &str| {
         Err(Failure::other(format!(
             "the server's certificate {what}; it was not used"
@@ -116,12 +139,12 @@ pub fn check(
         Some(named) if device.is_some_and(|device| device != named) => {
             wrong("names another device")
         }
-        Some(named) => Ok(named),
+        Some(_) => Ok(()),
     }
 }
 
 /// Completes one check-in with what is staged, then switches to it.
-pub async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
+async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
     let store = machine.identities();
     let Some(Pending {
         key,

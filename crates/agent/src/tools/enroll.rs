@@ -65,18 +65,12 @@ pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
                 .to_string())
     );
     let client = SiteClient::new(&site, current.as_ref(), machine.clock)?;
-    let authorities = client.authorities().await?;
-    let mut pending = machine.identities().stage(&purpose, &site)?;
-    let mut issued = client.enroll(&pending.key, &site.user, &password).await;
-    if pending.is_spent_by(&issued) {
-        machine.identities().discard_pending()?;
-        pending = machine.identities().stage(&purpose, &site)?;
-        issued = client.enroll(&pending.key, &site.user, &password).await;
-    }
-    let certificate = issued?;
-    let device = renewal::check(&certificate, &pending.key.digest(), &authorities, None)?;
-    machine.identities().add_certificate(&certificate)?;
-    let identity = renewal::take_into_use(machine).await?;
+    let identity = renewal::obtain(machine, &client, &purpose, &site, None, async |key| {
+        client.enroll(key, &site.user, &password).await
+    })
+    .await?;
+    let device = identity.certificate.device();
+    let device = device.expect("a certificate that names no device is not taken into use");
     machine.wake_daemon();
     print(
         arguments,
