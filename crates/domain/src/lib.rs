@@ -11,6 +11,7 @@ mod period;
 mod renewal;
 mod role;
 mod state;
+pub mod wizard;
 
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
@@ -19,7 +20,11 @@ pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
 };
 pub use period::{InvalidPeriod, Period};
-pub use renewal::{DEFAULT_RENEWAL_PERIOD_1, Window};
+pub use renewal::{
+    ConfiguredValue, DEFAULT_RENEWAL_PERIOD_1, NextReminder, PreferenceLevel, RawValue,
+    ReminderStage, RenewalKey, RenewalMode, RenewalSchedule, RenewalSetting, Situation, Unused,
+    Window, next_reminder,
+};
 pub use role::{Action, Role};
 pub use state::{
     CertificateState, DeviceState, DeviceTransition, RevocationReason, TransitionRefused,

@@ -1,10 +1,5 @@
 //! Who may do what: the roles of administrators and the actions they cover.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
 use crate::state::words;
 
 words! {

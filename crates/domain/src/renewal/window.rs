@@ -1,4 +1,4 @@
-//! When a certificate is renewed silently.
+//! The window in which a certificate is renewed silently.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
