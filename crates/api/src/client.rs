@@ -1,6 +1,6 @@
 //! The typed client of the API: what the administrator's command line talks through.
 
-use domain::{DeviceId, RevocationReason, SerialNumber};
+use domain::{DeviceId, Period, RevocationReason, SerialNumber};
 use protocol::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -111,6 +111,31 @@ impl ApiClient {
     ) -> Result<Revoked> {
         let path = format!("/api/v1/devices/{device}/revoke");
         self.ask(Method::POST, &path, Some(&Revoke { reason }))
+            .await
+    }
+
+    pub async fn allow_renewal(&self, device: DeviceId, within: Period) -> Result<RenewalAllowed> {
+        let path = format!("/api/v1/devices/{device}/allow-renewal");
+        self.ask(Method::POST, &path, Some(&AllowRenewal { within }))
+            .await
+    }
+
+    /// Newest first.
+    pub async fn alerts(&self, query: &AlertQuery) -> Result<List<AlertDetail>> {
+        self.get("/api/v1/alerts", query).await
+    }
+
+    pub async fn close_alert(&self, number: i64) -> Result<()> {
+        let path = format!("/api/v1/alerts/{number}/close");
+        self.tell(Method::POST, &path, None::<&()>).await
+    }
+
+    pub async fn clock(&self) -> Result<ClockDetail> {
+        self.get("/api/v1/clock", &()).await
+    }
+
+    pub async fn accept_clock(&self) -> Result<ClockDetail> {
+        self.ask(Method::POST, "/api/v1/clock/accept", None::<&()>)
             .await
     }
 

@@ -8,6 +8,7 @@ mod types;
 pub use client::{ApiClient, ClientError};
 pub use server::{ROUTES, Route, routes};
 pub use types::{
-    AuditEntry, CertificateDetail, CertificateQuery, CertificateSummary, CrlDetail, DeviceDetail,
-    DeviceQuery, List, NewUser, PageQuery, Password, Revoke, Revoked, User,
+    AlertDetail, AlertQuery, AllowRenewal, AuditEntry, CertificateDetail, CertificateQuery,
+    CertificateSummary, ClockDetail, CrlDetail, DeviceDetail, DeviceQuery, List, NewUser,
+    PageQuery, Password, RenewalAllowed, Revoke, Revoked, User,
 };

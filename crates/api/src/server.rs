@@ -10,9 +10,10 @@ use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use data_encoding::BASE64;
 use domain::{Action, DeviceId, RevocationReason, SerialNumber};
-use protocol::{PROBLEM_TYPE, Problem};
+use protocol::{PROBLEM_TYPE, Problem, ProblemKind};
 use site::{
-    Administrator, AuditProof, CertificateFilter, DeviceFilter, Error, NewPassword, Peer, Site,
+    Administrator, AlertFilter, AuditProof, CertificateFilter, DeviceFilter, Error, NewPassword,
+    Peer, Site,
 };
 use zeroize::Zeroizing;
 
@@ -89,6 +90,19 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/audit/events", Some(Action::ReadAudit)),
     route("GET", "/api/v1/audit/verify", Some(Action::ReadAudit)),
     route("GET", "/api/v1/crl", None),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/allow-renewal",
+        Some(Action::AllowRenewal),
+    ),
+    route("GET", "/api/v1/alerts", Some(Action::ReadAlerts)),
+    route(
+        "POST",
+        "/api/v1/alerts/{number}/close",
+        Some(Action::CloseAlerts),
+    ),
+    route("GET", "/api/v1/clock", Some(Action::ReadAlerts)),
+    route("POST", "/api/v1/clock/accept", Some(Action::AcceptClock)),
 ];
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -106,6 +120,14 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/devices/{device}/block", post(block_device))
         .route("/api/v1/devices/{device}/unblock", post(unblock_device))
         .route("/api/v1/devices/{device}/revoke", post(revoke_device))
+        .route(
+            "/api/v1/devices/{device}/allow-renewal",
+            post(allow_renewal),
+        )
+        .route("/api/v1/alerts", get(alerts))
+        .route("/api/v1/alerts/{number}/close", post(close_alert))
+        .route("/api/v1/clock", get(clock))
+        .route("/api/v1/clock/accept", post(accept_clock))
         .route("/api/v1/certificates", get(certificates))
         .route("/api/v1/certificates/{serial}", get(certificate))
         .route(
@@ -256,6 +278,63 @@ async fn revoke_device(
     }))
 }
 
+async fn allow_renewal(
+    State(site): State<Site>,
+    By(by): By,
+    Path(device): Path<String>,
+    body: Body<AllowRenewal>,
+) -> Answer<RenewalAllowed> {
+    let Json(asked) = body?;
+    let until = site
+        .allow_renewal(&by, device_id(&device)?, asked.within)
+        .await?;
+    Ok(Json(RenewalAllowed { until }))
+}
+
+async fn alerts(
+    State(site): State<Site>,
+    By(by): By,
+    query: Asked<AlertQuery>,
+) -> Answer<List<AlertDetail>> {
+    let Query(query) = query?;
+    let filter = AlertFilter {
+        device: query.device,
+        closed: query.closed.unwrap_or(false),
+        after: query.after,
+        limit: query.limit.unwrap_or(PageQuery::DEFAULT_LIMIT),
+    };
+    let page = site.alerts(&by, &filter).await?;
+    Ok(Json(List::of(page, AlertDetail::from)))
+}
+
+async fn close_alert(
+    State(site): State<Site>,
+    By(by): By,
+    Path(number): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let number = number
+        .parse()
+        .map_err(|_| Error::Invalid("an alert has a number".to_owned()))?;
+    site.close_alert(&by, number).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn clock(State(site): State<Site>, By(by): By) -> Answer<ClockDetail> {
+    let (time, step) = site.clock_step(&by)?;
+    Ok(Json(ClockDetail {
+        time,
+        stepped_to: step.map(|step| step.machine),
+    }))
+}
+
+async fn accept_clock(State(site): State<Site>, By(by): By) -> Answer<ClockDetail> {
+    let time = site.accept_clock(&by).await?;
+    Ok(Json(ClockDetail {
+        time,
+        stepped_to: None,
+    }))
+}
+
 async fn certificates(
     State(site): State<Site>,
     By(by): By,
@@ -382,7 +461,12 @@ impl IntoResponse for Refusal {
             Self::Body(rejection) => (rejection.status().as_u16(), rejection.body_text(), None),
             Self::Query(rejection) => (rejection.status().as_u16(), rejection.body_text(), None),
         };
-        let problem = serde_json::to_vec(&Problem { status, detail }).expect("plain data");
+        let problem = Problem {
+            kind: ProblemKind::Blank,
+            status,
+            detail,
+        };
+        let problem = serde_json::to_vec(&problem).expect("plain data");
         let status = StatusCode::from_u16(status).expect("a status of our own table");
         let mut response =
             (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], problem).into_response();

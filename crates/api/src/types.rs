@@ -2,12 +2,12 @@
 
 use data_encoding::{BASE64, HEXLOWER};
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, Period, RevocationReason, SerialNumber,
-    Smsid, Timestamp,
+    AlertKind, CertificateState, DeviceFacts, DeviceId, DeviceState, Period, RevocationReason,
+    SerialNumber, Smsid, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use site::{AuditEvent, Certificate, Device};
+use site::{Alert, AuditEvent, Certificate, Device};
 
 /// Part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -105,6 +105,9 @@ pub struct DeviceDetail {
     /// The record that took this one's place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor: Option<DeviceId>,
+    /// Until when one renewal after expiry is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_allowed_until: Option<Timestamp>,
 }
 
 impl From<Device> for DeviceDetail {
@@ -117,9 +120,79 @@ impl From<Device> for DeviceDetail {
             enrolled_at: device.enrolled_at,
             last_seen: device.last_seen,
             facts: device.facts,
+            renewal_allowed_until: device.renewal_allowed_until,
             successor: device.successor,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowRenewal {
+    /// How long the permission lasts.
+    #[serde(default = "month")]
+    pub within: Period,
+}
+
+fn month() -> Period {
+    Period::from_days(30)
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct RenewalAllowed {
+    pub until: Timestamp,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceId>,
+    /// Closed ones, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AlertDetail {
+    pub number: i64,
+    pub kind: AlertKind,
+    pub device: DeviceId,
+    pub host_name: String,
+    pub detail: String,
+    pub first_at: Timestamp,
+    pub last_at: Timestamp,
+    pub times: i64,
+    pub closed_at: Option<Timestamp>,
+}
+
+impl From<Alert> for AlertDetail {
+    fn from(alert: Alert) -> Self {
+        Self {
+            number: alert.number,
+            kind: alert.kind,
+            device: alert.device,
+            host_name: alert.host_name,
+            detail: alert.detail,
+            first_at: alert.first_at,
+            last_at: alert.last_at,
+            times: alert.times,
+            closed_at: alert.closed_at,
+        }
+    }
+}
+
+/// The clock of the node that answers.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ClockDetail {
+    /// What the site goes by.
+    pub time: Timestamp,
+    /// What the machine says, when its clock stepped and nobody accepted it yet.
+    pub stepped_to: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

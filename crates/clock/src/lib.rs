@@ -44,7 +44,11 @@ impl SystemClock {
 
     /// How long the machine really waits until it is `at`; zero when that has passed.
     pub fn wait_until(&self, at: Timestamp) -> Duration {
-        let wait = at.duration_since(self.now());
+        self.real(at.duration_since(self.now()))
+    }
+
+    /// How long `wait` really takes; zero when it is negative.
+    pub fn real(&self, wait: SignedDuration) -> Duration {
         let wait = match self.scale {
             None => wait,
             Some(scale) => SignedDuration::from_secs_f64(wait.as_secs_f64() / scale.factor),
@@ -87,6 +91,24 @@ impl Clock for SystemClock {
                     .saturating_add(SignedDuration::from_secs_f64(since))
                     .unwrap_or(Timestamp::MAX)
             }
+        }
+    }
+
+    fn elapsed(&self) -> SignedDuration {
+        // Unlike the monotonic clock, it goes on while the machine sleeps.
+        #[cfg(target_os = "linux")]
+        let clock = rustix::time::ClockId::Boottime;
+        // There the monotonic clock does, too.
+        #[cfg(not(target_os = "linux"))]
+        let clock = rustix::time::ClockId::Monotonic;
+        let elapsed = rustix::time::clock_gettime(clock);
+        let elapsed = SignedDuration::new(
+            elapsed.tv_sec,
+            i32::try_from(elapsed.tv_nsec).unwrap_or_default(),
+        );
+        match self.scale {
+            None => elapsed,
+            Some(scale) => SignedDuration::from_secs_f64(elapsed.as_secs_f64() * scale.factor),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{RenewalKey, RenewalSetting};
+
 /// Facts that a device reports. Texts are cut to [`DeviceFacts::MAX_TEXT`] bytes where they enter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -17,6 +19,9 @@ pub struct DeviceFacts {
     /// The first renewal period as the device resolved it, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal_period_1: Option<u64>,
+    /// The four renewal keys as the device resolved them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub renewal_settings: Vec<RenewalSetting>,
     /// False when the site's certificate chain was accepted without a check at enrollment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_verified: Option<bool>,
@@ -37,6 +42,16 @@ impl DeviceFacts {
             hardware_uuid: bounded(self.hardware_uuid),
             hardware_serial: bounded(self.hardware_serial),
             agent_version: bounded(self.agent_version),
+            renewal_settings: self
+                .renewal_settings
+                .into_iter()
+                .take(RenewalKey::ALL.len())
+                .map(|setting| RenewalSetting {
+                    raw: setting.raw.map(bounded),
+                    notice: setting.notice.map(bounded),
+                    ..setting
+                })
+                .collect(),
             ..self
         }
     }

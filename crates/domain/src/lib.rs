@@ -27,6 +27,6 @@ pub use renewal::{
 };
 pub use role::{Action, Role};
 pub use state::{
-    CertificateState, DeviceState, DeviceTransition, RevocationReason, TransitionRefused,
-    UnknownWord,
+    AfterExpiry, AlertKind, CertificateState, DeviceState, DeviceTransition, RevocationReason,
+    TransitionRefused, UnknownWord,
 };

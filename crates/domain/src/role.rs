@@ -24,6 +24,12 @@ words! {
         ReadCertificates = "read-certificates",
         RevokeCertificates = "revoke-certificates",
         ReadAudit = "read-audit",
+        ReadAlerts = "read-alerts",
+        CloseAlerts = "close-alerts",
+        /// One renewal of an expired certificate, by the device that still has its key.
+        AllowRenewal = "allow-renewal",
+        /// To believe the site's clock after it stepped.
+        AcceptClock = "accept-clock",
     }
 }
 
@@ -42,14 +48,23 @@ impl Role {
                     | DeleteDevices
                     | ReadCertificates
                     | RevokeCertificates
+                    | ReadAlerts
+                    | CloseAlerts
+                    | AllowRenewal
             ),
-            Role::HelpDesk | Role::ComplianceSettingsManager => {
-                matches!(action, ReadDevices | ReadCertificates)
+            Role::HelpDesk => {
+                matches!(
+                    action,
+                    ReadDevices | ReadCertificates | ReadAlerts | AllowRenewal
+                )
+            }
+            Role::ComplianceSettingsManager => {
+                matches!(action, ReadDevices | ReadCertificates | ReadAlerts)
             }
             Role::ReadOnlyAnalyst => {
                 matches!(
                     action,
-                    ReadAccounts | ReadDevices | ReadCertificates | ReadAudit
+                    ReadAccounts | ReadDevices | ReadCertificates | ReadAudit | ReadAlerts
                 )
             }
         }

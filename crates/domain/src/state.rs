@@ -136,6 +136,24 @@ words! {
 }
 
 words! {
+    /// What an administrator should look at.
+    AlertKind {
+        /// Somebody has a copy of an old disk, or restored one.
+        SupersededCertificateUsed = "superseded-certificate-used",
+    }
+}
+
+words! {
+    /// Why an expired certificate may be renewed all the same.
+    AfterExpiry {
+        /// The profile's grace time.
+        Grace = "grace",
+        /// An administrator allowed this device once.
+        Permission = "permission",
+    }
+}
+
+words! {
     /// Why a certificate was revoked (RFC 5280 section 5.3.1; the reasons that a site uses).
     RevocationReason {
         Unspecified = "unspecified",

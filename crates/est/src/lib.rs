@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use data_encoding::BASE64;
-use protocol::{BODY_LIMIT, EST_PREFIX};
-use site::{Credentials, Error, IssuedCertificate, Peer, Site};
+use protocol::{BODY_LIMIT, EST_PREFIX, NEW_RECORD, PROOF_HEADER, Proof, RECORD_HEADER};
+use site::{Credentials, Error, IssuedCertificate, Peer, Record, Site};
 use x509::CertificateRequest;
 use zeroize::Zeroizing;
 
@@ -58,10 +58,27 @@ async fn enroll(
         Error::Unauthenticated("enrolling needs a user name and a password".to_owned())
     })?;
     let request = request(body)?;
-    // A device that shows its certificate keeps its record.
-    let proof = site.proved_device(peer.certificate, peer.address).await?;
+    // A device that proves its key keeps its record: by its certificate on the connection, or by a
+    // signature when that has expired.
+    let proved = match headers.get(PROOF_HEADER) {
+        None => site.proved_device(peer.certificate, peer.address).await?,
+        Some(header) => {
+            let proof = Proof::from_header(header.as_bytes())
+                .ok_or_else(|| Error::Invalid(format!("{PROOF_HEADER} holds no proof")))?;
+            site.device_proved_by(&proof, &request, peer.address)
+                .await?
+        }
+    };
+    let wants_new = headers
+        .get(RECORD_HEADER)
+        .is_some_and(|value| value == NEW_RECORD);
+    let record = match &proved {
+        None => Record::Unknown,
+        Some(device) if wants_new => Record::Replaced(device),
+        Some(device) => Record::Kept(device),
+    };
     let issued = site
-        .enroll(credentials, &request, proof.as_ref(), peer.address)
+        .enroll(credentials, &request, record, peer.address)
         .await?;
     Ok(answer(&issued))
 }

@@ -7,9 +7,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use data_encoding::BASE64;
 use protocol::{
-    BODY_LIMIT, CHECK_IN_PATH, CheckIn, CheckInAnswer, LEAVE_PATH, Leave, LeaveAnswer,
-    PROBLEM_TYPE, Problem, RENEWAL_INFO_PATH, RenewalInfo,
+    BODY_LIMIT, CHECK_IN_PATH, Challenge, CheckIn, CheckInAnswer, LEAVE_PATH, Leave, LeaveAnswer,
+    PROBLEM_TYPE, Problem, ProblemKind, RENEW_EXPIRED_PATH, RENEWAL_INFO_PATH, RenewExpired,
+    RenewalInfo, RenewedExpired,
 };
 use site::{Error, Peer, Site};
 
@@ -18,6 +20,7 @@ pub fn routes(site: Site) -> Router {
         .route(CHECK_IN_PATH, post(check_in))
         .route(LEAVE_PATH, post(leave))
         .route(RENEWAL_INFO_PATH, get(renewal_info))
+        .route(RENEW_EXPIRED_PATH, get(challenge).post(renew_expired))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }
@@ -56,6 +59,24 @@ async fn renewal_info(
     Ok(Json(site.renewal_info(&device)))
 }
 
+async fn challenge(State(site): State<Site>) -> Json<Challenge> {
+    Json(site.challenge())
+}
+
+/// Without a certificate on the connection: what it proves is in the request.
+async fn renew_expired(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    body: Result<Json<RenewExpired>, JsonRejection>,
+) -> Result<Json<RenewedExpired>, Refusal> {
+    let Json(asked) = body?;
+    let issued = site.renew_expired(&asked, peer.address).await?;
+    Ok(Json(RenewedExpired {
+        certificate: BASE64.encode(&issued.der),
+        time: issued.time,
+    }))
+}
+
 enum Refusal {
     Site(Error),
     Body(JsonRejection),
@@ -79,7 +100,16 @@ impl IntoResponse for Refusal {
             Self::Site(error) => (error.status(), error.to_string(), error.retry_after()),
             Self::Body(rejection) => (rejection.status().as_u16(), rejection.body_text(), None),
         };
-        let problem = serde_json::to_vec(&Problem { status, detail }).expect("plain data");
+        let kind = match &self {
+            Self::Site(Error::Expired(_)) => ProblemKind::CertificateExpired,
+            _ => ProblemKind::Blank,
+        };
+        let problem = Problem {
+            kind,
+            status,
+            detail,
+        };
+        let problem = serde_json::to_vec(&problem).expect("plain data");
         let status = StatusCode::from_u16(status).expect("a status of our own table");
         let mut response =
             (status, [(header::CONTENT_TYPE, PROBLEM_TYPE)], problem).into_response();

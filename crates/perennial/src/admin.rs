@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use api::{
-    ApiClient, CertificateQuery, DeviceDetail, DeviceQuery, List, NewUser, PageQuery, Password,
+    AlertQuery, ApiClient, CertificateQuery, DeviceDetail, DeviceQuery, List, NewUser, PageQuery,
+    Password,
 };
 use clock::SystemClock;
 use data_encoding::BASE64;
@@ -14,7 +15,9 @@ use transport::{Client, Trust};
 use x509::CertificateList;
 use zeroize::Zeroizing;
 
-use crate::cli::{Administer, Audit, Certificate, Connection, Crl, Device, Format, User};
+use crate::cli::{
+    Administer, Alert, Audit, Certificate, Clock, Connection, Crl, Device, Format, User,
+};
 use crate::folder::SiteFolder;
 use crate::output::{Column, done, list, print, record};
 
@@ -25,6 +28,8 @@ pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result
         Administer::Device { command, format } => device(&api, command, format).await,
         Administer::Certificate { command, format } => certificate(&api, command, format).await,
         Administer::Audit { command, format } => audit(&api, command, format).await,
+        Administer::Alert { command, format } => alert(&api, command, format).await,
+        Administer::Clock { command, format } => clock(&api, command, format).await,
         Administer::Crl { command, format } => crl(&api, command, format).await,
     }
 }
@@ -166,6 +171,7 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                 Column("Serial number", "/facts/hardware_serial"),
                 Column("Agent", "/facts/agent_version"),
                 Column("Trust verified", "/facts/trust_verified"),
+                Column("Renewal allowed until", "/renewal_allowed_until"),
             ];
             let query = CertificateQuery {
                 device: Some(device.id),
@@ -178,6 +184,22 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             }
             record(format, &device, &columns)?;
             if !format.csv {
+                if !device.facts.renewal_settings.is_empty() {
+                    print("\nRenewal settings, as the device resolved them")?;
+                }
+                for setting in &device.facts.renewal_settings {
+                    print(&format!("{:<24}  {setting}", setting.key))?;
+                }
+                let alerts = api
+                    .alerts(&AlertQuery {
+                        device: Some(device.id),
+                        ..AlertQuery::default()
+                    })
+                    .await?;
+                if !alerts.items.is_empty() {
+                    print("\nOpen alerts")?;
+                    list(format, &alerts.items, &ALERT_LIST)?;
+                }
                 print("\nCertificates")?;
                 list(format, &certificates, &CERTIFICATE_LIST)?;
             }
@@ -201,6 +223,15 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             api.unblock_device(resolve(api, &device).await?).await?;
             done(format, &format!("unblocked {device}"), &Done {})
         }
+        Device::AllowRenewal { device, within } => {
+            let id = resolve(api, &device).await?;
+            let allowed = api.allow_renewal(id, within).await?;
+            let sentence = format!(
+                "{device} may renew once until {}, with the key that it has",
+                allowed.until
+            );
+            done(format, &sentence, &allowed)
+        }
         Device::Revoke { device, reason } => {
             let revoked = api
                 .revoke_device(resolve(api, &device).await?, reason)
@@ -209,6 +240,62 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             done(format, &sentence, &revoked)
         }
     }
+}
+
+const ALERT_LIST: [Column; 6] = [
+    Column("NUMBER", "/number"),
+    Column("LAST", "/last_at"),
+    Column("TIMES", "/times"),
+    Column("DEVICE", "/host_name"),
+    Column("ALERT", "/kind"),
+    Column("DETAIL", "/detail"),
+];
+
+async fn alert(api: &ApiClient, command: Alert, format: Format) -> anyhow::Result<()> {
+    match command {
+        Alert::List {
+            all: closed,
+            device,
+        } => {
+            let device = match device {
+                Some(device) => Some(resolve(api, &device).await?),
+                None => None,
+            };
+            let alerts = all(async |after| {
+                api.alerts(&AlertQuery {
+                    device,
+                    closed: Some(closed),
+                    after,
+                    limit: Some(1000),
+                })
+                .await
+            })
+            .await?;
+            list(format, &alerts, &ALERT_LIST)
+        }
+        Alert::Close { number } => {
+            api.close_alert(number).await?;
+            done(format, &format!("closed alert {number}"), &Done {})
+        }
+    }
+}
+
+async fn clock(api: &ApiClient, command: Clock, format: Format) -> anyhow::Result<()> {
+    let clock = match command {
+        Clock::Show => api.clock().await?,
+        Clock::Accept => api.accept_clock().await?,
+    };
+    let columns = [
+        Column("The site goes by", "/time"),
+        Column("The machine stepped to", "/stepped_to"),
+    ];
+    record(format, &clock, &columns)?;
+    if clock.stepped_to.is_some() && !format.json && !format.csv {
+        print(
+            "\nNothing is issued or purged until the new time is accepted: perennial clock accept",
+        )?;
+    }
+    Ok(())
 }
 
 async fn certificate(api: &ApiClient, command: Certificate, format: Format) -> anyhow::Result<()> {

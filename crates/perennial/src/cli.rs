@@ -141,6 +141,20 @@ pub enum Administer {
         #[command(flatten)]
         format: Format,
     },
+    /// What an administrator should look at
+    Alert {
+        #[command(subcommand)]
+        command: Alert,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// The site's clock
+    Clock {
+        #[command(subcommand)]
+        command: Clock,
+        #[command(flatten)]
+        format: Format,
+    },
     /// The revocation list
     Crl {
         #[command(subcommand)]
@@ -196,6 +210,13 @@ pub enum Device {
     Block { device: String },
     /// Accept a blocked device again
     Unblock { device: String },
+    /// Let a device renew once after its certificate expired; it still has to prove its old key
+    AllowRenewal {
+        device: String,
+        /// How long the permission lasts: 45d, 8h, 2w.
+        #[arg(long, value_name = "PERIOD", default_value = "30d")]
+        within: Period,
+    },
     /// Retire a device and revoke all its certificates
     Revoke {
         device: String,
@@ -203,6 +224,29 @@ pub enum Device {
         #[arg(long)]
         reason: Option<RevocationReason>,
     },
+}
+
+#[derive(Subcommand)]
+pub enum Alert {
+    /// List open alerts, newest first
+    List {
+        /// Closed ones, too.
+        #[arg(long)]
+        all: bool,
+        /// Of one device: identifier or host name.
+        #[arg(long)]
+        device: Option<String>,
+    },
+    /// Close an alert: somebody looked at it
+    Close { number: i64 },
+}
+
+#[derive(Subcommand)]
+pub enum Clock {
+    /// Show what time the site goes by, and whether the machine's clock stepped
+    Show,
+    /// Believe the machine's clock after it stepped, and issue certificates again
+    Accept,
 }
 
 #[derive(Subcommand)]

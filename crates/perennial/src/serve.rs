@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Extension, Router};
 use clock::{SystemClock, SystemRng};
+use domain::Clock;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use site::{ServerKey, Site};
 use store::{Location, Store};
@@ -51,7 +52,7 @@ pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
     .await?;
     site.refresh_crl().await?;
 
-    let tls = Tls::new(&site, &clock).await?;
+    let tls = Tls::new(&site).await?;
     let devices = bind(arguments.devices.unwrap_or(configuration.devices)).await?;
     let console = bind(arguments.console.unwrap_or(configuration.console)).await?;
     let running = Running {
@@ -111,9 +112,9 @@ struct Tls {
 }
 
 impl Tls {
-    async fn new(site: &Site, clock: &Arc<SystemClock>) -> anyhow::Result<Self> {
+    async fn new(site: &Site) -> anyhow::Result<Self> {
         let key = site.server_certificate().await?;
-        let (devices, console) = both(site, &key, clock)?;
+        let (devices, console) = both(site, &key)?;
         Ok(Self {
             devices: CurrentTls::new(devices),
             console: CurrentTls::new(console),
@@ -124,13 +125,13 @@ impl Tls {
     /// Replaces the listeners' certificate when it is due, for ever.
     async fn keep_fresh(mut self, site: Site, clock: Arc<SystemClock>) {
         loop {
+            let wait = |due: domain::Timestamp| clock.real(due.duration_since(site.clock().now()));
             // At most an hour: the machine's clock may be set meanwhile.
-            let wait = clock.wait_until(self.due).min(Duration::from_secs(3600));
-            tokio::time::sleep(wait).await;
-            if clock.wait_until(self.due) > Duration::ZERO {
+            tokio::time::sleep(wait(self.due).min(Duration::from_secs(3600))).await;
+            if wait(self.due) > Duration::ZERO {
                 continue;
             }
-            match self.renew(&site, &clock).await {
+            match self.renew(&site).await {
                 Ok(()) => tracing::info!(event = "server-certificate-renewed"),
                 Err(error) => {
                     tracing::error!(event = "server-certificate-not-renewed", error = %format!("{error:#}"), "will be tried again");
@@ -140,9 +141,9 @@ impl Tls {
         }
     }
 
-    async fn renew(&mut self, site: &Site, clock: &Arc<SystemClock>) -> anyhow::Result<()> {
+    async fn renew(&mut self, site: &Site) -> anyhow::Result<()> {
         let key = site.server_certificate().await?;
-        let (devices, console) = both(site, &key, clock)?;
+        let (devices, console) = both(site, &key)?;
         self.devices.replace(devices);
         self.console.replace(console);
         self.due = site.server_certificate_due(key.not_after);
@@ -150,11 +151,9 @@ impl Tls {
     }
 }
 
-fn both(
-    site: &Site,
-    key: &ServerKey,
-    clock: &Arc<SystemClock>,
-) -> anyhow::Result<(ServerTls, ServerTls)> {
+fn both(site: &Site, key: &ServerKey) -> anyhow::Result<(ServerTls, ServerTls)> {
+    // The site's time, not the machine's: a clock that stepped must not expire the whole fleet.
+    let clock = Arc::new(site.clock());
     let identity = || ServerIdentity {
         chain: key.chain.clone(),
         key: key.key.clone(),

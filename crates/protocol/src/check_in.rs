@@ -1,6 +1,6 @@
 //! A check-in: the device says how it is, the site says when to renew and when to come again.
 
-use domain::{DeviceFacts, Period, Smsid, Timestamp, Window};
+use domain::{DeviceFacts, Period, RenewalMode, Smsid, Timestamp, Window};
 use serde::{Deserialize, Serialize};
 
 pub const CHECK_IN_PATH: &str = "/management/v1/check-in";
@@ -22,6 +22,9 @@ pub struct CheckInAnswer {
     pub time: Timestamp,
     pub device: Smsid,
     pub renewal: RenewalInfo,
+    /// Who renews: the site's policy.
+    #[serde(default)]
+    pub renewal_mode: RenewalMode,
     /// How long until the next check-in.
     pub next_check_in: Period,
 }
@@ -52,9 +55,13 @@ mod tests {
             serde_json::from_str(include_str!("../golden/check-in-answer-1.json"))
                 .expect("check-in answer 1");
         assert_eq!(answer.next_check_in.seconds(), 3600);
+        // A site that says nothing of the mode means silence.
+        assert_eq!(answer.renewal_mode, RenewalMode::Automatic);
         let written = serde_json::to_value(&answer).expect("writes");
         let read: serde_json::Value =
             serde_json::from_str(include_str!("../golden/check-in-answer-1.json")).expect("reads");
-        assert_eq!(written, read);
+        for (key, value) in read.as_object().expect("an object") {
+            assert_eq!(written[key], *value, "{key}");
+        }
     }
 }

@@ -7,10 +7,15 @@
 mod check_in;
 mod leave;
 mod problem;
+mod proof;
 
 pub use check_in::{CHECK_IN_PATH, CheckIn, CheckInAnswer, RENEWAL_INFO_PATH, RenewalInfo};
 pub use leave::{LEAVE_PATH, Leave, LeaveAnswer};
-pub use problem::{PROBLEM_TYPE, Problem};
+pub use problem::{PROBLEM_TYPE, Problem, ProblemKind};
+pub use proof::{
+    Challenge, NEW_RECORD, PROOF_HEADER, Proof, ProofPurpose, RECORD_HEADER, RENEW_EXPIRED_PATH,
+    RenewExpired, RenewedExpired, proved_message,
+};
 
 /// EST's well-known prefix (RFC 7030 section 3.2.2).
 pub const EST_PREFIX: &str = "/.well-known/est";

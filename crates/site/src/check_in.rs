@@ -18,10 +18,7 @@ impl Site {
         let id = device.device();
         let mut changes = Vec::new();
         if !device.standing.used {
-            let kind = Kind::UseCertificate {
-                serial: device.standing.serial,
-                device: id,
-            };
+            let kind = device.first_use();
             changes.push(Change {
                 at: now,
                 by: device.actor(),
@@ -50,6 +47,7 @@ impl Site {
             time: now,
             device: id.smsid(),
             renewal: self.renewal_info(&device),
+            renewal_mode: self.0.settings.profile.renewal_mode,
             next_check_in: self.0.settings.check_in_interval,
         })
     }

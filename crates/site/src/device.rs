@@ -1,14 +1,12 @@
 //! Which device is this, and may it do anything? Asked at each request, not only at the handshake:
 //! one indexed read, so that whoever was blocked or revoked a moment ago is refused now.
 
-use domain::{CertificateState, DeviceId, DeviceState, SerialNumber};
-use store::{Actor, Standing};
+use domain::{AlertKind, CertificateState, DeviceId, DeviceState, SerialNumber};
+use store::{Actor, Kind, Note, Standing};
 
 use crate::{Address, Error, Result, Site};
 
-const BLOCKED: &str = "the device is blocked; ask your administrator";
-
-/// A device that proved a valid certificate with mutual TLS.
+/// A device that proved the key of its certificate: with mutual TLS, or by a signature.
 #[derive(Debug, Clone)]
 pub struct DevicePrincipal {
     pub(crate) standing: Standing,
@@ -18,6 +16,16 @@ pub struct DevicePrincipal {
 impl DevicePrincipal {
     pub fn device(&self) -> DeviceId {
         self.standing.device
+    }
+
+    /// What the first use of its certificate does.
+    pub(crate) fn first_use(&self) -> Kind {
+        Kind::UseCertificate {
+            serial: self.standing.serial,
+            device: self.standing.device,
+            spends_permission: self.standing.renewal_allowed_until.is_some(),
+            takes_place_of: self.standing.predecessor,
+        }
     }
 
     pub(crate) fn actor(&self) -> Actor {
@@ -42,8 +50,9 @@ impl Site {
             ));
         };
         match self.judge(serial, address).await? {
-            Ok(device) => Ok(device),
-            Err(reason) => Err(self.refuse(serial, address, reason).await),
+            Judgement::Good(device) => Ok(device),
+            Judgement::Expired(_) => Err(self.refuse(Refusal::Expired, serial, address).await),
+            Judgement::Refused(refusal) => Err(self.refuse(refusal, serial, address).await),
         }
     }
 
@@ -61,47 +70,108 @@ impl Site {
             return Ok(None);
         };
         match self.judge(serial, address).await? {
-            Ok(device) => Ok(Some(device)),
-            Err(reason) if reason == BLOCKED => Err(self.refuse(serial, address, reason).await),
-            Err(_) => Ok(None),
+            Judgement::Good(device) => Ok(Some(device)),
+            Judgement::Refused(refusal @ Refusal::Blocked) => {
+                Err(self.refuse(refusal, serial, address).await)
+            }
+            Judgement::Expired(_) | Judgement::Refused(_) => Ok(None),
         }
     }
 
-    /// The device of a certificate, or why it may do nothing.
-    async fn judge(
-        &self,
-        serial: SerialNumber,
-        address: Address,
-    ) -> Result<std::result::Result<DevicePrincipal, &'static str>> {
+    /// The device of a certificate, and what it may do.
+    pub(crate) async fn judge(&self, serial: SerialNumber, address: Address) -> Result<Judgement> {
         let Some(standing) = self.0.store.standing(serial).await? else {
-            return Ok(Err(
-                "this site has no record of this certificate; enroll again",
-            ));
+            return Ok(Judgement::Refused(Refusal::Unknown));
         };
-        Ok(match (standing.device_state, standing.certificate_state) {
-            (DeviceState::Blocked, _) => Err(BLOCKED),
-            (DeviceState::Retired, _) => Err("the device is retired; enroll again"),
-            (DeviceState::Obsolete, _) => {
-                Err("the device was replaced by another record; enroll again")
-            }
-            (_, CertificateState::Revoked) => Err("the certificate is revoked; enroll again"),
-            (_, CertificateState::Superseded) => Err(
-                "the certificate was replaced by a newer one that is in use; was this machine restored from a backup?",
-            ),
-            (DeviceState::Active, CertificateState::Valid) if standing.not_after <= self.now() => {
-                Err("the certificate has expired")
+        let refusal = match (standing.device_state, standing.certificate_state) {
+            (DeviceState::Blocked, _) => Refusal::Blocked,
+            (DeviceState::Retired, _) => Refusal::Retired,
+            (DeviceState::Obsolete, _) => Refusal::Obsolete,
+            (DeviceState::Active, CertificateState::Revoked) => Refusal::Revoked,
+            (DeviceState::Active, CertificateState::Superseded) => {
+                Refusal::Superseded(standing.device)
             }
             (DeviceState::Active, CertificateState::Valid) => {
-                Ok(DevicePrincipal { standing, address })
+                let expired = standing.not_after <= self.now();
+                let device = DevicePrincipal { standing, address };
+                return Ok(match expired {
+                    true => Judgement::Expired(device),
+                    false => Judgement::Good(device),
+                });
             }
-        })
+        };
+        Ok(Judgement::Refused(refusal))
     }
 
-    async fn refuse(&self, serial: SerialNumber, address: Address, reason: &str) -> Error {
+    /// Puts a refusal into the audit log, and raises an alert where somebody should look.
+    pub(crate) async fn refuse(
+        &self,
+        refusal: Refusal,
+        serial: SerialNumber,
+        address: Address,
+    ) -> Error {
         let by = Actor::nobody(address);
-        let subject = serial.to_string();
-        self.note(by, address, "device-refused", subject, reason.to_owned())
-            .await;
-        Error::Forbidden(reason.to_owned())
+        let reason = refusal.to_string();
+        metrics::counter!("site_refusals_total", "action" => "device-refused").increment(1);
+        let key = ("device-refused", serial.to_string(), address);
+        let detail = |unnoted: u64| match unnoted {
+            0 => reason.clone(),
+            more => format!("{reason} (and {more} times more since the last entry)"),
+        };
+        match refusal {
+            Refusal::Superseded(device) => {
+                self.note(by, key, |unnoted| Kind::RaiseAlert {
+                    alert: AlertKind::SupersededCertificateUsed,
+                    device,
+                    detail: format!(
+                        "certificate {serial} came from {address}: {}",
+                        detail(unnoted)
+                    ),
+                })
+                .await;
+            }
+            _ => {
+                self.note(by, key, |unnoted| {
+                    Kind::Noted(Note {
+                        action: "device-refused",
+                        subject: serial.to_string(),
+                        detail: detail(unnoted),
+                    })
+                })
+                .await;
+            }
+        }
+        Error::Forbidden(reason)
     }
+}
+
+/// What a certificate is worth now.
+pub(crate) enum Judgement {
+    Good(DevicePrincipal),
+    /// All is well but its date.
+    Expired(DevicePrincipal),
+    Refused(Refusal),
+}
+
+/// Why a device may do nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("this site has no record of this certificate; enroll again")]
+    Unknown,
+    #[error("the device is blocked; ask your administrator")]
+    Blocked,
+    #[error("the device is retired; enroll again")]
+    Retired,
+    #[error("the device was replaced by another record; enroll again")]
+    Obsolete,
+    #[error("the certificate is revoked; enroll again")]
+    Revoked,
+    #[error(
+        "the certificate was replaced by a newer one that is in use; was this machine restored from a backup?"
+    )]
+    Superseded(DeviceId),
+    #[error("the certificate has expired")]
+    Expired,
+    #[error("the certificate was never used; enroll again")]
+    NeverUsed,
 }

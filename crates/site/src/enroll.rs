@@ -6,9 +6,9 @@
 
 use authority::ClientTemplate;
 use directory::{Password, PasswordHash};
-use domain::{DeviceId, SerialNumber, UserName};
+use domain::{AfterExpiry, DeviceId, SerialNumber, Timestamp, UserName};
 use serde_json::{Value, json};
-use store::{Account, Actor, Applied, Change, Kind, NewCertificate, NewDevice};
+use store::{Account, Actor, Applied, Change, Kind, NewCertificate, NewDevice, Note};
 use x509::CertificateRequest;
 use zeroize::Zeroizing;
 
@@ -26,26 +26,38 @@ pub struct IssuedCertificate {
     pub der: Vec<u8>,
     pub serial: SerialNumber,
     pub device: DeviceId,
+    /// When it was handed out.
+    pub time: Timestamp,
     /// It was issued before: the same request came again.
     pub repeated: bool,
 }
 
+/// The record of a device that a user enrolls.
+#[derive(Clone, Copy)]
+pub enum Record<'a> {
+    /// Nothing is known of it: it gets a new one.
+    Unknown,
+    /// It proved its key and keeps the one that it has.
+    Kept(&'a DevicePrincipal),
+    /// It proved its key and wants a new one, as its identifier was removed. The one that it had
+    /// becomes obsolete once the new one is used.
+    Replaced(&'a DevicePrincipal),
+}
+
 /// For whom a certificate is issued.
 enum Subject<'a> {
-    /// A user who logged in. `device`: the device that the same connection proved, whose record is
-    /// kept.
+    /// A user who logged in.
     User {
         account: &'a Account,
         user_name: &'a UserName,
-        device: Option<&'a DevicePrincipal>,
+        record: Record<'a>,
     },
     /// A device that proved its current certificate.
     Device(&'a DevicePrincipal),
 }
 
 impl Site {
-    /// Enrolls the device that holds `request`'s key, for the user who logs in. With `proof`, the
-    /// device's current certificate on the same connection, its record and identifier are kept.
+    /// Enrolls the device that holds `request`'s key, for the user who logs in.
     ///
     /// # Errors
     /// When the log-in is wrong, a limit is reached, or the key was used before by somebody else.
@@ -53,19 +65,19 @@ impl Site {
         &self,
         credentials: Credentials,
         request: &CertificateRequest,
-        proof: Option<&DevicePrincipal>,
+        record: Record<'_>,
         address: Address,
     ) -> Result<IssuedCertificate> {
         let (account, user_name) = self.log_in(credentials, address).await?;
-        if !self.is_repeated(&account, request, proof).await? {
+        if !self.is_repeated(&account, request, record).await? {
             self.check_limits(&account, address).await?;
         }
         let subject = Subject::User {
             account: &account,
             user_name: &user_name,
-            device: proof,
+            record,
         };
-        self.issue(subject, request, Actor::user(&user_name, address))
+        self.issue(subject, None, request, Actor::user(&user_name, address))
             .await
     }
 
@@ -78,6 +90,15 @@ impl Site {
         device: &DevicePrincipal,
         request: &CertificateRequest,
     ) -> Result<IssuedCertificate> {
+        self.renew_as(device, request, None).await
+    }
+
+    pub(crate) async fn renew_as(
+        &self,
+        device: &DevicePrincipal,
+        request: &CertificateRequest,
+        after_expiry: Option<AfterExpiry>,
+    ) -> Result<IssuedCertificate> {
         if request.key() == device.standing.key {
             return Err(Error::Invalid(
                 "the request holds the key of the current certificate; this profile renews with a new key"
@@ -88,8 +109,13 @@ impl Site {
         self.0
             .limits
             .count_renewal(device.device(), most, self.now())?;
-        self.issue(Subject::Device(device), request, device.actor())
-            .await
+        self.issue(
+            Subject::Device(device),
+            after_expiry,
+            request,
+            device.actor(),
+        )
+        .await
     }
 
     /// Signs, records row and audit entry in one commit, and only then hands the certificate out.
@@ -97,23 +123,18 @@ impl Site {
     async fn issue(
         &self,
         subject: Subject<'_>,
+        after_expiry: Option<AfterExpiry>,
         request: &CertificateRequest,
         by: Actor,
     ) -> Result<IssuedCertificate> {
+        self.require_clock()?;
         let now = self.now();
         let profile = &self.0.settings.profile;
         let (device, owner, common_name) = match &subject {
             Subject::User {
-                account,
-                device: Some(proved),
-                ..
-            } => (proved.device(), &account.id, &account.common_name),
-            Subject::User {
-                account,
-                device: None,
-                ..
+                account, record, ..
             } => (
-                new_device_id(account, request),
+                record.device(account, request),
                 &account.id,
                 &account.common_name,
             ),
@@ -154,18 +175,22 @@ impl Site {
         };
         let kind = match &subject {
             Subject::User {
-                account, user_name, ..
+                account,
+                user_name,
+                record,
             } => Kind::Enroll {
                 device: NewDevice {
                     id: device,
                     owner: account.id.clone(),
                     user_name: user_name.to_string(),
+                    predecessor: record.predecessor(),
                 },
                 certificate,
             },
             Subject::Device(proved) => Kind::Renew {
                 certificate,
                 replaces: proved.standing.serial,
+                after_expiry,
             },
         };
         let mut changes = Vec::with_capacity(2);
@@ -173,14 +198,10 @@ impl Site {
             && !proved.standing.used
         {
             // Renewing is a use too: clients that speak EST alone never check in.
-            let kind = Kind::UseCertificate {
-                serial: proved.standing.serial,
-                device,
-            };
             changes.push(Change {
                 at: now,
                 by: by.clone(),
-                kind,
+                kind: proved.first_use(),
             });
         }
         changes.push(Change { at: now, by, kind });
@@ -195,6 +216,7 @@ impl Site {
                     der: certificate.der,
                     serial: certificate.serial,
                     device: certificate.device,
+                    time: now,
                     repeated,
                 })
             }
@@ -224,10 +246,22 @@ impl Site {
             }
             None => {
                 login.failed();
-                let by = Actor::nobody(address);
-                let detail = "the user name or the password is wrong".to_owned();
-                self.note(by, address, "log-in-refused", user_name.to_string(), detail)
-                    .await;
+                let subject = user_name.to_string();
+                let key = ("log-in-refused", subject.clone(), address);
+                metrics::counter!("site_refusals_total", "action" => key.0).increment(1);
+                self.note(Actor::nobody(address), key, |unnoted| {
+                    let detail = "the user name or the password is wrong";
+                    let more = match unnoted {
+                        0 => String::new(),
+                        more => format!(" (and {more} times more since the last entry)"),
+                    };
+                    Kind::Noted(Note {
+                        action: "log-in-refused",
+                        subject,
+                        detail: format!("{detail}{more}"),
+                    })
+                })
+                .await;
                 Err(wrong())
             }
         }
@@ -256,9 +290,9 @@ impl Site {
         &self,
         account: &Account,
         request: &CertificateRequest,
-        proof: Option<&DevicePrincipal>,
+        record: Record<'_>,
     ) -> Result<bool> {
-        let device = proof.map_or_else(|| new_device_id(account, request), DevicePrincipal::device);
+        let device = record.device(account, request);
         Ok(self
             .0
             .store
@@ -295,6 +329,22 @@ impl Site {
         self.0
             .limits
             .count_enrollment(address, profile.enrollments_per_address_per_hour, now)
+    }
+}
+
+impl Record<'_> {
+    fn device(&self, account: &Account, request: &CertificateRequest) -> DeviceId {
+        match self {
+            Self::Kept(proved) => proved.device(),
+            Self::Unknown | Self::Replaced(_) => new_device_id(account, request),
+        }
+    }
+
+    fn predecessor(&self) -> Option<DeviceId> {
+        match self {
+            Self::Replaced(proved) => Some(proved.device()),
+            Self::Unknown | Self::Kept(_) => None,
+        }
     }
 }
 

@@ -24,6 +24,14 @@ pub enum Error {
     Conflict(String),
     #[error("{reason}; try again in {after}")]
     TooMany { reason: String, after: Period },
+    /// The certificate expired, and a person has to help. Asking again within the hour is fine.
+    #[error("{0}")]
+    Expired(String),
+    /// Nothing is issued while the site's clock is not believed.
+    #[error(
+        "the site's clock stepped by more than a day; it issues nothing until an administrator accepts the time"
+    )]
+    ClockStepped,
     /// The records cannot be reached. Details are for the log, not for strangers.
     #[error("the site cannot reach its records; nothing was changed; try again")]
     Unavailable(#[source] Unavailable),
@@ -36,11 +44,11 @@ impl Error {
             Error::Invalid(_) => 400,
             Error::TooLarge(_) => 413,
             Error::Unauthenticated(_) => 401,
-            Error::Forbidden(_) => 403,
+            Error::Forbidden(_) | Error::Expired(_) => 403,
             Error::NotFound(_) => 404,
             Error::Conflict(_) => 409,
             Error::TooMany { .. } => 429,
-            Error::Unavailable(_) => 503,
+            Error::Unavailable(_) | Error::ClockStepped => 503,
         }
     }
 
@@ -49,6 +57,8 @@ impl Error {
         match self {
             Error::TooMany { after, .. } => Some(after.seconds().max(1)),
             Error::Unavailable(_) => Some(5),
+            Error::ClockStepped => Some(300),
+            Error::Expired(_) => Some(3600),
             _ => None,
         }
     }

@@ -4,9 +4,11 @@
 
 mod accounts;
 mod administrator;
+mod alerts;
 mod audit;
 mod certificates;
 mod check_in;
+mod clock_guard;
 mod crl;
 mod device;
 mod devices;
@@ -15,7 +17,9 @@ mod error;
 mod leave;
 mod limits;
 mod peer;
+mod proof;
 mod renew;
+mod renew_expired;
 mod seen;
 mod server_certificate;
 mod settings;
@@ -26,20 +30,22 @@ use std::sync::Arc;
 
 use authority::{Authority, AuthorityError};
 use domain::{Clock, Pin, Rng};
-use store::{Actor, Applied, Change, Conflict, Kind, Note, Store, Unavailable};
+use store::{Actor, Applied, Change, Conflict, Kind, Store, Unavailable};
 use tokio::sync::Notify;
 use x509::PrivateKey;
 
 pub use accounts::{AccountView, NewPassword};
 pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
+pub use clock_guard::{ClockStep, GuardedClock};
 pub use device::DevicePrincipal;
-pub use enroll::{Credentials, IssuedCertificate};
+pub use enroll::{Credentials, IssuedCertificate, Record};
 pub use error::Error;
 pub use peer::Peer;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
-    AuditEvent, AuditProof, Certificate, CertificateFilter, Crl, Device, DeviceFilter, Page,
+    Alert, AlertFilter, AuditEvent, AuditProof, Certificate, CertificateFilter, Crl, Device,
+    DeviceFilter, Page,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -52,8 +58,9 @@ struct Inner {
     store: Store,
     authority: Authority,
     audit_key: PrivateKey,
+    nonce_key: [u8; 32],
     settings: Settings,
-    clock: Arc<dyn Clock>,
+    clock: GuardedClock,
     rng: Arc<dyn Rng>,
     passwords: directory::PasswordHasher,
     limits: limits::Limits,
@@ -89,9 +96,11 @@ impl Site {
         let authority = Authority::open(keys, settings.crl_url.clone())?;
         let audit_key = open_audit_key(keys)?;
         store.bind_site(authority.pin()).await?;
+        let clock = GuardedClock::new(clock, store.moment().await?);
         Ok(Self(Arc::new(Inner {
             store,
             authority,
+            nonce_key: proof::nonce_key(&audit_key),
             audit_key,
             settings,
             passwords: directory::PasswordHasher::new(rng.clone()),
@@ -131,7 +140,9 @@ impl Site {
             tokio::join!(
                 self.publish_crls(),
                 self.flush_seen(),
-                self.write_checkpoints()
+                self.write_checkpoints(),
+                self.keep_moment(),
+                self.watch_clock()
             )
         };
         tokio::select! {
@@ -146,6 +157,11 @@ impl Site {
     async fn close(&self) -> std::result::Result<(), Unavailable> {
         self.write_seen().await?;
         self.write_checkpoint().await
+    }
+
+    /// The site's time: what its TLS listeners go by, too.
+    pub fn clock(&self) -> GuardedClock {
+        self.0.clock.clone()
     }
 
     fn now(&self) -> domain::Timestamp {
@@ -164,32 +180,15 @@ impl Site {
     /// Puts a refusal into the audit log. Refusing must not depend on the log: a failure is only
     /// reported.
     ///
-    /// The same refusal from the same address is noted once a minute, with the number of those that
-    /// were not: strangers do not write our log.
-    async fn note(
-        &self,
-        by: Actor,
-        address: Address,
-        action: &'static str,
-        subject: String,
-        mut detail: String,
-    ) {
-        let key = (action, subject.clone(), address);
+    /// The same refusal from the same address is noted once a minute; `entry` is told how many were
+    /// not: strangers do not write our log.
+    async fn note(&self, by: Actor, key: limits::NoteKey, entry: impl FnOnce(u64) -> Kind) {
+        let (action, subject) = (key.0, key.1.clone());
         let Some(unnoted) = self.0.limits.worth_noting(key, self.now()) else {
-            metrics::counter!("site_refusals_total", "action" => action).increment(1);
             return;
         };
-        if unnoted > 0 {
-            detail = format!("{detail} (and {unnoted} times more since the last entry)");
-        }
-        tracing::warn!(event = action, subject, detail);
-        metrics::counter!("site_refusals_total", "action" => action).increment(1);
-        let kind = Kind::Noted(Note {
-            action,
-            subject,
-            detail,
-        });
-        if let Err(error) = self.commit(by, kind).await {
+        tracing::warn!(event = action, subject);
+        if let Err(error) = self.commit(by, entry(unnoted)).await {
             tracing::error!(event = "audit-failed", %error);
         }
     }

@@ -1,6 +1,6 @@
 //! What an administrator decides about a site.
 
-use domain::Period;
+use domain::{Period, RenewalMode};
 use serde::{Deserialize, Serialize};
 
 /// The part of the configuration that the use cases need.
@@ -25,6 +25,10 @@ pub struct EnrollmentProfile {
     pub validity: Period,
     /// notBefore lies this much before the issue, for clocks that are slow.
     pub backdating: Period,
+    /// How long after its expiry a certificate can be renewed by proof of its key; `0s`: not at all.
+    pub grace: Period,
+    /// Who renews: the computer silently, or its user on a reminder.
+    pub renewal_mode: RenewalMode,
     /// Certificates of one user that are valid at once.
     pub live_certificates_per_user: u32,
     pub enrollments_per_user_per_hour: u32,
@@ -37,6 +41,8 @@ impl Default for EnrollmentProfile {
         Self {
             validity: Period::from_days(365),
             backdating: Period::from_seconds(3600),
+            grace: Period::from_days(30),
+            renewal_mode: RenewalMode::Automatic,
             live_certificates_per_user: 20,
             enrollments_per_user_per_hour: 10,
             enrollments_per_address_per_hour: 60,

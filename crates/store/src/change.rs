@@ -4,8 +4,8 @@
 use std::fmt;
 
 use domain::{
-    DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest, RevocationReason, Role,
-    SerialNumber, Timestamp, TokenDigest, TransitionRefused,
+    AfterExpiry, AlertKind, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest,
+    RevocationReason, Role, SerialNumber, Timestamp, TokenDigest, TransitionRefused,
 };
 use serde_json::{Value, json};
 
@@ -92,11 +92,34 @@ pub enum Kind {
     Renew {
         certificate: NewCertificate,
         replaces: SerialNumber,
+        /// Why it may be renewed although it expired; none when it did not.
+        after_expiry: Option<AfterExpiry>,
     },
-    /// A certificate was used for the first time: older ones of its device are superseded.
+    /// A certificate was used for the first time: older ones of its device are superseded, and what
+    /// was waiting for that happens.
     UseCertificate {
         serial: SerialNumber,
         device: DeviceId,
+        /// The permission to renew after expiry ends.
+        spends_permission: bool,
+        /// The record whose place the device takes: it becomes obsolete and its certificates are
+        /// revoked.
+        takes_place_of: Option<DeviceId>,
+    },
+    /// One renewal after expiry is allowed until then.
+    AllowRenewal {
+        device: DeviceId,
+        until: Timestamp,
+    },
+    /// Something that an administrator should look at. While the alert is open, what happens again
+    /// is counted.
+    RaiseAlert {
+        alert: AlertKind,
+        device: DeviceId,
+        detail: String,
+    },
+    CloseAlert {
+        number: i64,
     },
     ReportFacts {
         device: DeviceId,
@@ -152,6 +175,8 @@ pub struct NewDevice {
     pub id: DeviceId,
     pub owner: String,
     pub user_name: String,
+    /// The record that the same computer had, as it proved.
+    pub predecessor: Option<DeviceId>,
 }
 
 #[derive(Debug, Clone)]
@@ -258,22 +283,57 @@ impl Kind {
                 certificate,
                 json!({
                     "owner": device.owner, "user_name": device.user_name,
+                    "takes_place_of": device.predecessor,
                 }),
             ),
             Kind::Renew {
                 certificate,
                 replaces,
+                after_expiry: None,
             } => issued(
                 "renewed",
                 applied,
                 certificate,
                 json!({ "replaces": replaces }),
             ),
-            Kind::UseCertificate { serial, device } => (
+            Kind::Renew {
+                certificate,
+                replaces,
+                after_expiry: Some(basis),
+            } => issued(
+                "renewed-after-expiry",
+                applied,
+                certificate,
+                json!({ "replaces": replaces, "allowed_by": basis }),
+            ),
+            Kind::UseCertificate {
+                serial,
+                device,
+                takes_place_of,
+                ..
+            } => (
                 "certificate-used",
                 device.to_string(),
-                json!({ "serial": serial }),
+                match takes_place_of {
+                    None => json!({ "serial": serial }),
+                    Some(before) => json!({ "serial": serial, "takes_place_of": before }),
+                },
             ),
+            Kind::AllowRenewal { device, until } => (
+                "renewal-allowed",
+                device.to_string(),
+                json!({ "until": until }),
+            ),
+            Kind::RaiseAlert {
+                alert,
+                device,
+                detail,
+            } => (
+                alert.word(),
+                device.to_string(),
+                json!({ "detail": detail }),
+            ),
+            Kind::CloseAlert { number } => ("alert-closed", number.to_string(), json!({})),
             Kind::ReportFacts { device, facts } => (
                 "facts-changed",
                 device.to_string(),

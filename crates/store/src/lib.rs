@@ -28,8 +28,8 @@ pub use change::{
     Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
 };
 pub use model::{
-    Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl, Device, DeviceFilter,
-    Page, Revocation, Segment, Standing, Token, Usage,
+    Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
+    Device, DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
 };
 
 /// Where the records live.
@@ -169,6 +169,10 @@ impl std::ops::Deref for Store {
 pub trait Reads: Send + Sync + 'static {
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
+    /// The latest moment that a node noted with [`Reads::record_moment`].
+    async fn moment(&self) -> Result<Timestamp, Unavailable>;
+    /// Notes that it is `now`; sets it back, too, when an administrator accepted an earlier time.
+    async fn record_moment(&self, now: Timestamp, accepted: bool) -> Result<(), Unavailable>;
     /// One cheap query: is the database there?
     async fn ping(&self) -> Result<(), Unavailable>;
 
@@ -191,6 +195,8 @@ pub trait Reads: Send + Sync + 'static {
         &self,
         filter: &CertificateFilter,
     ) -> Result<Page<Certificate>, Unavailable>;
+    /// Alerts, newest first.
+    async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>, Unavailable>;
     /// How much an account has used of its limits.
     async fn usage(
         &self,

@@ -1,8 +1,8 @@
 //! Records as they are read.
 
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, KeyDigest, RevocationReason, Role,
-    SerialNumber, Timestamp,
+    AlertKind, CertificateState, DeviceFacts, DeviceId, DeviceState, KeyDigest, RevocationReason,
+    Role, SerialNumber, Timestamp,
 };
 use serde_json::Value;
 
@@ -48,6 +48,10 @@ pub struct Standing {
     pub not_after: Timestamp,
     pub used: bool,
     pub facts: DeviceFacts,
+    /// Until when an administrator allows one renewal after expiry.
+    pub renewal_allowed_until: Option<Timestamp>,
+    /// The record that this device takes the place of, once it is used.
+    pub predecessor: Option<DeviceId>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +67,32 @@ pub struct Device {
     pub facts: DeviceFacts,
     /// The record that took this one's place.
     pub successor: Option<DeviceId>,
+    /// Until when an administrator allows one renewal after expiry.
+    pub renewal_allowed_until: Option<Timestamp>,
+}
+
+/// Something that an administrator should look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    pub number: i64,
+    pub kind: AlertKind,
+    pub device: DeviceId,
+    pub host_name: String,
+    pub detail: String,
+    pub first_at: Timestamp,
+    pub last_at: Timestamp,
+    /// How often it happened.
+    pub times: i64,
+    pub closed_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct AlertFilter {
+    pub device: Option<DeviceId>,
+    /// Closed ones, too.
+    pub closed: bool,
+    pub after: Option<String>,
+    pub limit: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

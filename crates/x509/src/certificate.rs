@@ -14,6 +14,7 @@ pub struct Certificate {
     not_before: Timestamp,
     not_after: Timestamp,
     key: KeyDigest,
+    spki_der: Vec<u8>,
     is_ca: bool,
     device: Option<DeviceId>,
 }
@@ -41,6 +42,7 @@ impl Certificate {
             not_before: time(parsed.validity().not_before)?,
             not_after: time(parsed.validity().not_after)?,
             key: crate::key_digest(parsed.public_key().raw),
+            spki_der: parsed.public_key().raw.to_vec(),
             is_ca: parsed.is_ca(),
             device: device_of(&parsed),
             der: der.to_vec(),
@@ -80,6 +82,11 @@ impl Certificate {
     /// The digest that names its public key.
     pub fn key(&self) -> KeyDigest {
         self.key
+    }
+
+    /// DER SubjectPublicKeyInfo.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.spki_der
     }
 
     pub fn is_ca(&self) -> bool {

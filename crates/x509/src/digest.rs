@@ -1,6 +1,6 @@
 //! SHA-256 and the digests that name keys.
 
-use aws_lc_rs::digest;
+use aws_lc_rs::{digest, hmac};
 use domain::KeyDigest;
 
 /// SHA-256 of the concatenation of `parts`.
@@ -11,6 +11,15 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     }
     context
         .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
+}
+
+/// HMAC-SHA-256 of `message` (RFC 2104).
+pub fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    hmac::sign(&key, message)
         .as_ref()
         .try_into()
         .expect("SHA-256 has 32 bytes")

@@ -17,6 +17,7 @@ use crate::PrivateKey;
 #[derive(Debug, Clone)]
 pub struct CertificateRequest {
     spki_der: Vec<u8>,
+    der: Vec<u8>,
     key: KeyDigest,
     key_type: KeyType,
     wishes: Wishes,
@@ -93,11 +94,17 @@ impl CertificateRequest {
             .verify_signature()
             .map_err(|_| InvalidRequest::Signature)?;
         Ok(Self {
+            der: der.to_vec(),
             spki_der: spki.raw.to_vec(),
             key: crate::key_digest(spki.raw),
             key_type,
             wishes: Wishes::of(&request),
         })
+    }
+
+    /// The whole request, as it came.
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// DER SubjectPublicKeyInfo.

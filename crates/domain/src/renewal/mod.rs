@@ -24,3 +24,9 @@ words! {
         Manual = "manual",
     }
 }
+
+impl Default for RenewalMode {
+    fn default() -> Self {
+        Self::Automatic
+    }
+}

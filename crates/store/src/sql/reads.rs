@@ -7,8 +7,8 @@ use sqlx::{QueryBuilder, Row};
 use super::{Database, Db, DbRow};
 use crate::audit::Head;
 use crate::model::{
-    Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl, Device, DeviceFilter,
-    Page, Revocation, Segment, Standing, Token, Usage,
+    Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
+    Device, DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
 };
 use crate::{Reads, Unavailable};
 
@@ -17,7 +17,8 @@ type Result<T> = std::result::Result<T, Unavailable>;
 /// No page is longer, whatever was asked for.
 const MOST: u32 = 5_000;
 
-const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, s.at AS last_seen \
+const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, \
+     d.renewal_allowed_until, s.at AS last_seen \
      FROM device d LEFT JOIN device_seen s ON s.device = d.id";
 
 pub(super) const CERTIFICATE: &str = "SELECT c.serial, c.device, c.key, c.state, c.subject, c.issued_at, c.not_before, \
@@ -44,6 +45,23 @@ impl Reads for Database {
         } else {
             Err(Unavailable::OtherSite { theirs, ours: pin })
         }
+    }
+
+    async fn moment(&self) -> Result<Timestamp> {
+        let row = sqlx::query("SELECT moment FROM site")
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map_or(Ok(Timestamp::UNIX_EPOCH), |row| time(&row, "moment"))
+    }
+
+    async fn record_moment(&self, now: Timestamp, accepted: bool) -> Result<()> {
+        let sql = "UPDATE site SET moment = $1 WHERE moment < $1 OR $2 = 1";
+        sqlx::query(sql)
+            .bind(now.as_millisecond())
+            .bind(i32::from(accepted))
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 
     async fn ping(&self) -> Result<()> {
@@ -92,7 +110,8 @@ impl Reads for Database {
 
     async fn standing(&self, serial: SerialNumber) -> Result<Option<Standing>> {
         let sql = "SELECT c.device, c.owner, d.state AS device_state, c.state AS certificate_state, c.key, \
-             c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts \
+             c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
+             d.renewal_allowed_until, d.predecessor \
              FROM certificate c JOIN device d ON d.id = c.device WHERE c.serial = $1";
         let row = sqlx::query(sql)
             .bind(serial.as_bytes().to_vec())
@@ -111,6 +130,8 @@ impl Reads for Database {
                 not_after: time(&row, "not_after")?,
                 used: optional_time(&row, "first_used_at")?.is_some(),
                 facts: facts(&row)?,
+                renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
+                predecessor: optional_device_id(&row, "predecessor")?,
             })
         })
         .transpose()
@@ -238,6 +259,33 @@ impl Reads for Database {
                 certificate.serial
             )
         })
+    }
+
+    async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>> {
+        let limit = filter.limit.min(MOST);
+        let mut query = QueryBuilder::<Db>::new(
+            "SELECT a.number, a.kind, a.device, a.detail, a.first_at, a.last_at, a.times, \
+             a.closed_at, COALESCE(d.host_name, '') AS host_name \
+             FROM alert a LEFT JOIN device d ON d.id = a.device WHERE a.number < ",
+        );
+        let before = match &filter.after {
+            Some(after) => after.parse().map_err(no_cursor)?,
+            None => i64::MAX,
+        };
+        query.push_bind(before);
+        if !filter.closed {
+            query.push(" AND a.closed_at IS NULL");
+        }
+        if let Some(device) = filter.device {
+            query
+                .push(" AND a.device = ")
+                .push_bind(device.as_bytes().to_vec());
+        }
+        query
+            .push(" ORDER BY a.number DESC LIMIT ")
+            .push_bind(i64::from(limit));
+        let rows = query.build().fetch_all(&self.readers).await?;
+        page(rows, limit, alert, |alert| alert.number.to_string())
     }
 
     async fn usage(&self, owner: &str, now: Timestamp, since: Timestamp) -> Result<Usage> {
@@ -460,6 +508,7 @@ fn device(row: DbRow) -> Result<Device> {
         last_seen: optional_time(&row, "last_seen")?,
         facts: facts(&row)?,
         successor: optional_device_id(&row, "successor")?,
+        renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
     })
 }
 
@@ -481,6 +530,20 @@ pub(super) fn certificate(row: DbRow) -> Result<Certificate> {
         first_used_at: optional_time(&row, "first_used_at")?,
         revoked,
         der: row.try_get("der")?,
+    })
+}
+
+fn alert(row: DbRow) -> Result<Alert> {
+    Ok(Alert {
+        number: row.try_get("number")?,
+        kind: word(&row, "kind")?,
+        device: device_id(&row, "device")?,
+        host_name: row.try_get("host_name")?,
+        detail: row.try_get("detail")?,
+        first_at: time(&row, "first_at")?,
+        last_at: time(&row, "last_at")?,
+        times: row.try_get("times")?,
+        closed_at: optional_time(&row, "closed_at")?,
     })
 }
 

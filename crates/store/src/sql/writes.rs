@@ -63,6 +63,7 @@ async fn apply_run(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>
                     Kind::Renew {
                         certificate,
                         replaces,
+                        ..
                     } => Some(Issue {
                         certificate,
                         at: change.at,
@@ -177,6 +178,47 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
                 .await?;
             Ok(one_row(done.rows_affected(), || Conflict::CrlNumber))
         }
+        Kind::AllowRenewal { device, until } => {
+            let sql = "UPDATE device SET renewal_allowed_until = $2 WHERE id = $1 \
+                 AND state = 'active'";
+            let done = sqlx::query(sql)
+                .bind(device.as_bytes().to_vec())
+                .bind(until.as_millisecond())
+                .execute(&mut *db)
+                .await?;
+            if done.rows_affected() == 1 {
+                return Ok(Ok(Applied::Done));
+            }
+            Ok(Err(match device_state(db, *device).await? {
+                None => no_device(*device),
+                Some(state) => Conflict::DeviceNotActive(state),
+            }))
+        }
+        Kind::RaiseAlert {
+            alert,
+            device,
+            detail,
+        } => {
+            let sql = "INSERT INTO alert (kind, device, detail, first_at, last_at) \
+                 VALUES ($1, $2, $3, $4, $4) ON CONFLICT (kind, device) WHERE closed_at IS NULL \
+                 DO UPDATE SET last_at = excluded.last_at, detail = excluded.detail, \
+                 times = alert.times + 1";
+            sqlx::query(sql)
+                .bind(alert.word())
+                .bind(device.as_bytes().to_vec())
+                .bind(detail)
+                .bind(at)
+                .execute(db)
+                .await?;
+            Ok(Ok(Applied::Done))
+        }
+        Kind::CloseAlert { number } => {
+            let sql = "UPDATE alert SET closed_at = $2 WHERE number = $1 AND closed_at IS NULL";
+            let done = sqlx::query(sql).bind(*number).bind(at).execute(db).await?;
+            Ok(one_row(done.rows_affected(), || {
+                Conflict::NotFound(format!("open alert {number}"))
+            }))
+        }
         Kind::Noted(_) => Ok(Ok(Applied::Done)),
         Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
             unreachable!("these kinds are written in sets")
@@ -212,13 +254,14 @@ async fn enroll(
         if of_key(db, certificate).await?.is_some() {
             return Ok(Err(Conflict::KeySpent));
         }
-        let sql = "INSERT INTO device (id, state, owner, user_name, enrolled_at) \
-             VALUES ($1, 'active', $2, $3, $4) ON CONFLICT DO NOTHING";
+        let sql = "INSERT INTO device (id, state, owner, user_name, enrolled_at, predecessor) \
+             VALUES ($1, 'active', $2, $3, $4, $5) ON CONFLICT DO NOTHING";
         sqlx::query(sql)
             .bind(device.id.as_bytes().to_vec())
             .bind(&device.owner)
             .bind(&device.user_name)
             .bind(at.as_millisecond())
+            .bind(device.predecessor.map(|device| device.as_bytes().to_vec()))
             .execute(&mut *db)
             .await?;
     }
@@ -414,6 +457,27 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
         query.push(")");
         query.build().execute(&mut *db).await?;
     }
+    for change in run {
+        if let Kind::UseCertificate {
+            serial,
+            device,
+            spends_permission,
+            takes_place_of,
+        } = &change.kind
+            && first.contains(serial)
+        {
+            if *spends_permission {
+                sqlx::query("UPDATE device SET renewal_allowed_until = NULL WHERE id = $1")
+                    .bind(device.as_bytes().to_vec())
+                    .execute(&mut *db)
+                    .await?;
+            }
+            if let Some(before) = takes_place_of {
+                // A record that ended meanwhile stays as it is.
+                let _ended = take_place(db, *before, *device, change.at).await?;
+            }
+        }
+    }
     let outcome = |serial| {
         Ok(if first.contains(serial) {
             Applied::Done
@@ -422,6 +486,27 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
         })
     };
     Ok(used.iter().map(|(serial, _)| outcome(serial)).collect())
+}
+
+/// The record `before` becomes obsolete, its certificates are revoked, and it points to `successor`.
+async fn take_place(
+    db: &mut DbConnection,
+    before: DeviceId,
+    successor: DeviceId,
+    at: Timestamp,
+) -> Result<Outcome> {
+    let transition = DeviceTransition::Supersede;
+    let reason = Some(RevocationReason::Superseded);
+    let outcome = transit(db, before, transition, reason, at).await?;
+    if outcome.is_ok() {
+        let sql = "UPDATE device SET successor = $2 WHERE id = $1 AND id <> $2";
+        sqlx::query(sql)
+            .bind(before.as_bytes().to_vec())
+            .bind(successor.as_bytes().to_vec())
+            .execute(db)
+            .await?;
+    }
+    Ok(outcome)
 }
 
 async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {

@@ -25,6 +25,7 @@ fn device() -> NewDevice {
         id: DeviceId::from_entropy(random()),
         owner: "local:ann".to_owned(),
         user_name: "ann".to_owned(),
+        predecessor: None,
     }
 }
 
@@ -76,6 +77,7 @@ async fn renewed(
     let renew = Kind::Renew {
         certificate: new.clone(),
         replaces: old.serial,
+        after_expiry: None,
     };
     apply(store, second, renew).await.expect("renews");
     new
@@ -111,6 +113,7 @@ pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
         Kind::Renew {
             certificate: again.clone(),
             replaces: first.serial,
+            after_expiry: None,
         },
     ] {
         match apply(&store, 1, kind).await {
@@ -137,6 +140,7 @@ pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
                 Kind::Renew {
                     certificate: new,
                     replaces: first.serial,
+                    after_expiry: None,
                 },
             ),
             change(
@@ -144,6 +148,7 @@ pub async fn a_lost_answer_gives_the_same_certificate(place: Place) {
                 Kind::Renew {
                     certificate: twin,
                     replaces: first.serial,
+                    after_expiry: None,
                 },
             ),
         ])
@@ -204,6 +209,7 @@ pub async fn a_batch_keeps_what_is_good_and_names_what_is_not(place: Place) {
     let renew = |device: &NewDevice, old: &NewCertificate| Kind::Renew {
         certificate: certificate(device),
         replaces: old.serial,
+        after_expiry: None,
     };
     let kinds = vec![
         account("carol"),
@@ -249,6 +255,8 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
     let used = Kind::UseCertificate {
         serial: second.serial,
         device: device.id,
+        spends_permission: false,
+        takes_place_of: None,
     };
     assert_eq!(apply(&store, 11, used.clone()).await, Ok(Applied::Done));
     assert_eq!(apply(&store, 12, used).await, Ok(Applied::Unchanged));
@@ -266,6 +274,8 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
     let used = Kind::UseCertificate {
         serial: third.serial,
         device: device.id,
+        spends_permission: false,
+        takes_place_of: None,
     };
     apply(&store, -4_999, used).await.expect("uses");
     assert_eq!(
@@ -277,6 +287,7 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
     let renew = Kind::Renew {
         certificate: certificate(&device),
         replaces: first.serial,
+        after_expiry: None,
     };
     assert_eq!(apply(&store, 12, renew).await, Err(Conflict::Replaced));
     // The first use of an older one never supersedes a newer one.
@@ -284,6 +295,8 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
     let used = Kind::UseCertificate {
         serial: other_first.serial,
         device: other.id,
+        spends_permission: false,
+        takes_place_of: None,
     };
     apply(&store, 21, used).await.expect("uses");
     assert_eq!(state(&store, fourth.serial).await, CertificateState::Valid);
@@ -293,6 +306,109 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
         .expect("reads")
         .expect("is there");
     assert!(standing.used && standing.certificate_state == CertificateState::Valid);
+}
+
+pub async fn a_first_use_spends_the_permission_and_takes_the_place(place: Place) {
+    let store = place.open().await;
+    let (before, _) = enrolled(&store).await;
+    let record = NewDevice {
+        predecessor: Some(before.id),
+        ..device()
+    };
+    let first = certificate(&record);
+    let enroll = Kind::Enroll {
+        device: record.clone(),
+        certificate: first.clone(),
+    };
+    apply(&store, 1, enroll).await.expect("enrolls");
+    let until = at(1_000);
+    let allow = |device| Kind::AllowRenewal { device, until };
+    assert_eq!(apply(&store, 2, allow(record.id)).await, Ok(Applied::Done));
+    let stranger = DeviceId::from_entropy(random());
+    let refused = apply(&store, 2, allow(stranger)).await;
+    assert!(matches!(refused, Err(Conflict::NotFound(_))), "{refused:?}");
+    let standing = async || {
+        let found = store.standing(first.serial).await.expect("reads");
+        found.expect("is there")
+    };
+    assert_eq!(standing().await.renewal_allowed_until, Some(until));
+    assert_eq!(standing().await.predecessor, Some(before.id));
+    let old = async || {
+        store
+            .device(before.id)
+            .await
+            .expect("reads")
+            .expect("is there")
+    };
+    assert_eq!(
+        old().await.state,
+        DeviceState::Active,
+        "until the new one is used"
+    );
+    let used = Kind::UseCertificate {
+        serial: first.serial,
+        device: record.id,
+        spends_permission: true,
+        takes_place_of: Some(before.id),
+    };
+    apply(&store, 3, used).await.expect("uses");
+    assert_eq!(standing().await.renewal_allowed_until, None);
+    assert_eq!(old().await.state, DeviceState::Obsolete);
+    assert_eq!(old().await.successor, Some(record.id));
+    let refused = apply(&store, 4, allow(before.id)).await;
+    assert_eq!(
+        refused,
+        Err(Conflict::DeviceNotActive(DeviceState::Obsolete))
+    );
+}
+
+pub async fn what_happens_again_is_one_open_alert(place: Place) {
+    let store = place.open().await;
+    let (device, _) = enrolled(&store).await;
+    let raise = |detail: &str| Kind::RaiseAlert {
+        alert: AlertKind::SupersededCertificateUsed,
+        device: device.id,
+        detail: detail.to_owned(),
+    };
+    let open = async |closed| {
+        let filter = AlertFilter {
+            device: Some(device.id),
+            closed,
+            after: None,
+            limit: 10,
+        };
+        store.alerts(&filter).await.expect("reads").items
+    };
+    apply(&store, 1, raise("first")).await.expect("raises");
+    apply(&store, 2, raise("second")).await.expect("raises");
+    let alerts = open(false).await;
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(
+        (alerts[0].times, alerts[0].first_at, alerts[0].last_at),
+        (2, at(1), at(2))
+    );
+    assert_eq!(alerts[0].detail, "second");
+    let close = Kind::CloseAlert {
+        number: alerts[0].number,
+    };
+    apply(&store, 3, close.clone()).await.expect("closes");
+    let again = apply(&store, 3, close).await;
+    assert!(matches!(again, Err(Conflict::NotFound(_))), "{again:?}");
+    assert_eq!(open(false).await, []);
+    apply(&store, 4, raise("later")).await.expect("raises");
+    assert_eq!(open(false).await.len(), 1);
+    assert_eq!(open(true).await.len(), 2);
+}
+
+pub async fn a_moment_goes_back_only_when_it_is_accepted(place: Place) {
+    let store = place.open().await;
+    let pin = domain::Pin::new(KeyDigest::new(random()));
+    store.bind_site(pin).await.expect("binds");
+    store.record_moment(at(100), false).await.expect("writes");
+    store.record_moment(at(50), false).await.expect("writes");
+    assert_eq!(store.moment().await.expect("reads"), at(100));
+    store.record_moment(at(50), true).await.expect("writes");
+    assert_eq!(store.moment().await.expect("reads"), at(50));
 }
 
 pub async fn states_follow_their_diagram(place: Place) {
@@ -595,6 +711,8 @@ pub async fn a_hundred_writers_at_once_lose_nothing(place: Place) {
                 let used = Kind::UseCertificate {
                     serial: second.serial,
                     device: device.id,
+                    spends_permission: false,
+                    takes_place_of: None,
                 };
                 apply(&store, 6, used).await.expect("uses");
                 (first.serial, second.serial)

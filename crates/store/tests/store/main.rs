@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use acceptance::postgres::Postgres;
 use clock::SystemRng;
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest, Pin,
-    RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest,
+    AlertKind, CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest,
+    Pin, RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest,
 };
 use store::*;
 
@@ -62,6 +62,9 @@ store_contract!(
     a_lost_answer_gives_the_same_certificate,
     a_batch_keeps_what_is_good_and_names_what_is_not,
     a_first_use_supersedes_older_certificates,
+    a_first_use_spends_the_permission_and_takes_the_place,
+    what_happens_again_is_one_open_alert,
+    a_moment_goes_back_only_when_it_is_accepted,
     states_follow_their_diagram,
     leaving_revokes_and_the_revocations_are_listed,
     deleting_a_device_keeps_its_revoked_certificates,

@@ -1,5 +1,10 @@
 -- One editable migration until the first release.
-CREATE TABLE site (one INTEGER PRIMARY KEY CHECK (one = 1), pin TEXT NOT NULL);
+CREATE TABLE site (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    pin TEXT NOT NULL,
+    -- The latest moment that a node noted. A clock far behind it is not believed.
+    moment BIGINT NOT NULL DEFAULT 0
+);
 
 CREATE TABLE account (
     id TEXT PRIMARY KEY,
@@ -26,7 +31,11 @@ CREATE TABLE device (
     host_name TEXT NOT NULL DEFAULT '',
     facts TEXT NOT NULL DEFAULT '{}',
     -- The record that took this one's place.
-    successor BLOB
+    successor BLOB,
+    -- The record that this one takes the place of, once it is used.
+    predecessor BLOB,
+    -- An administrator allows one renewal after expiry until then.
+    renewal_allowed_until BIGINT
 ) WITHOUT ROWID;
 CREATE INDEX device_name ON device (host_name, id);
 CREATE INDEX device_state ON device (state, host_name, id);
@@ -98,3 +107,17 @@ CREATE TABLE audit_checkpoint (
     message BLOB NOT NULL,
     signature BLOB NOT NULL
 );
+
+CREATE TABLE alert (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    device BLOB NOT NULL,
+    detail TEXT NOT NULL,
+    first_at BIGINT NOT NULL,
+    last_at BIGINT NOT NULL,
+    times BIGINT NOT NULL DEFAULT 1,
+    closed_at BIGINT
+);
+-- What happens again to the same device is one open alert.
+CREATE UNIQUE INDEX alert_open ON alert (kind, device) WHERE closed_at IS NULL;
+CREATE INDEX alert_device ON alert (device, number);
