@@ -9,6 +9,7 @@ mod identity;
 mod log;
 mod platform;
 mod preferences;
+mod property_list;
 mod renewal;
 mod site;
 mod state;
