@@ -137,7 +137,7 @@ fn translated(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let command = match name {
         "CMEnroll" => "enroll",
         "CMUninstall" => "uninstall",
-        "defaults" => "defaults",
+        "defaults" => return defaults(arguments),
         _ => return arguments,
     };
     for argument in arguments.iter_mut().skip(1) {
@@ -150,6 +150,19 @@ fn translated(mut arguments: Vec<OsString>) -> Vec<OsString> {
         }
     }
     arguments.splice(0..1, ["perennial-agent".into(), command.into()]);
+    arguments
+}
+
+/// `defaults` has words and options of its own, and values that look like options: all but a root in
+/// front of them is passed on as it is.
+fn defaults(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let own = match arguments.get(1).and_then(|first| first.to_str()) {
+        Some("--root") => arguments.len().min(3),
+        Some(first) if first.starts_with("--root=") => 2,
+        _ => 1,
+    };
+    arguments.insert(own, "--".into());
+    arguments.splice(0..1, ["perennial-agent".into(), "defaults".into()]);
     arguments
 }
 
@@ -182,6 +195,27 @@ mod tests {
             panic!("not defaults")
         };
         assert_eq!(defaults.words.len(), 5);
+    }
+
+    #[test]
+    fn the_words_of_defaults_are_passed_on_as_they_are() {
+        for words in [
+            "-host x read",
+            "-currentHost read -g -pin",
+            "write a b -string --help",
+            "write a b -- --root",
+            "--version",
+        ] {
+            for start in ["defaults", "/x/defaults --root /y", "defaults --root=/y"] {
+                let cli = parsed(&format!("{start} {words}"));
+                let Command::Defaults(defaults) = cli.command else {
+                    panic!("not defaults")
+                };
+                assert_eq!(defaults.words.join(" "), words);
+                let root = if start == "defaults" { "/" } else { "/y" };
+                assert_eq!(cli.root, Path::new(root));
+            }
+        }
     }
 
     #[test]

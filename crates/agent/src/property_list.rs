@@ -83,11 +83,27 @@ pub fn encode(value: &Value, format: Format) -> Result<Vec<u8>, PropertyListErro
     .map_err(|_| PropertyListError::NotKept(format))?;
     if format == Format::Xml {
         bytes.push(b'\n');
+        // This library would read them again; other programs would not read the list at all.
+        if !String::from_utf8_lossy(&bytes)
+            .chars()
+            .all(is_xml_character)
+        {
+            return Err(PropertyListError::NotKept(format));
+        }
     }
     match decode(&bytes) {
         Ok(again) if again == *value => Ok(bytes),
         Ok(_) | Err(PropertyListError::Broken(_)) => Err(PropertyListError::NotKept(format)),
         Err(beyond) => Err(beyond),
+    }
+}
+
+/// XML 1.0, production 2.
+fn is_xml_character(c: char) -> bool {
+    match c {
+        '\t' | '\n' | '\r' => true,
+        '\u{fffe}' | '\u{ffff}' => false,
+        c => c >= ' ',
     }
 }
 
@@ -237,9 +253,14 @@ mod tests {
 
     #[test]
     fn what_a_format_cannot_hold_is_not_written() {
-        let bell = Value::String("\u{0}".to_owned());
-        let written = encode(&bell, Format::Xml).map(|bytes| decode(&bytes).unwrap());
-        assert!(!matches!(written, Ok(other) if other != bell));
+        for text in ["\u{0}", "a\u{1b}b", "\u{ffff}"] {
+            let value = Value::String(text.to_owned());
+            assert!(matches!(
+                encode(&value, Format::Xml),
+                Err(PropertyListError::NotKept(Format::Xml))
+            ));
+            assert!(encode(&value, Format::Binary).is_ok());
+        }
         let uid = Value::Uid(plist::Uid::new(1));
         assert!(matches!(
             encode(&uid, Format::Xml),
