@@ -45,6 +45,8 @@ pub enum Command {
     Trust(Trust),
     /// Leave the site and remove the agent (also: CMUninstall)
     Uninstall(Uninstall),
+    /// Collect what helps to find a fault, in a zip (also: CMDiagnostics)
+    Diagnostics(Diagnostics),
     /// Read and write preferences as on a Mac
     Defaults(Defaults),
 }
@@ -110,6 +112,13 @@ pub struct Uninstall {
 }
 
 #[derive(Args)]
+pub struct Diagnostics {
+    /// The folder for the zip.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub output: PathBuf,
+}
+
+#[derive(Args)]
 pub struct Defaults {
     /// As for Apple's tool: read, write or delete, a domain, a key, a value.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -137,6 +146,7 @@ fn translated(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let command = match name {
         "CMEnroll" => "enroll",
         "CMUninstall" => "uninstall",
+        "CMDiagnostics" => "diagnostics",
         "defaults" => return defaults(arguments),
         _ => return arguments,
     };
@@ -144,7 +154,7 @@ fn translated(mut arguments: Vec<OsString>) -> Vec<OsString> {
         if argument == "-ignorecertchainvalidation" {
             *argument = "--insecure-skip-verify".into();
         } else if let Some(word) = argument.to_str()
-            && matches!(word, "-root" | "-pin" | "-ca" | "-help")
+            && matches!(word, "-root" | "-pin" | "-ca" | "-output" | "-help")
         {
             *argument = format!("-{word}").into();
         }
@@ -189,6 +199,13 @@ mod tests {
             panic!("not uninstall")
         };
         assert!(uninstall.clean_logs && !uninstall.keep_certificate);
+
+        let Command::Diagnostics(diagnostics) =
+            parsed("./CMDiagnostics -output /somewhere").command
+        else {
+            panic!("not diagnostics")
+        };
+        assert_eq!(diagnostics.output, Path::new("/somewhere"));
 
         let cli = parsed("defaults write com.microsoft.ccmclient RenewalPeriod1 -string 1728000");
         let Command::Defaults(defaults) = cli.command else {
