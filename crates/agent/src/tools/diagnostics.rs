@@ -319,6 +319,10 @@ impl Archive {
         match end_of(path) {
             Ok((bytes, true)) => self.part(name, &bytes, ", the end of a longer file"),
             Ok((bytes, false)) => self.part(name, &bytes, ""),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.leave_out(name, "it is not there");
+                Ok(())
+            }
             Err(error) => {
                 self.leave_out(name, error);
                 Ok(())
@@ -545,7 +549,10 @@ mod tests {
         place.log("long.log", &long);
         place.log("good.log", b"fine\n");
         symlink(&key_file, layout.logs().join("link.log")).expect("linked");
-        symlink(&key_file, layout.state().join("state.json")).expect("linked");
+        // What a link leads to need not look like a key.
+        let elsewhere = place.folder.path().join("elsewhere");
+        fs::write(&elsewhere, CANARY).expect("written");
+        symlink(&elsewhere, layout.state().join("state.json")).expect("linked");
         // Somebody put the key beside the certificate.
         let certificate = layout.identity().join("current/certificate.pem");
         let both = fs::read_to_string(&certificate).expect("there") + &key;
