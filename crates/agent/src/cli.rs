@@ -45,6 +45,8 @@ pub enum Command {
     Trust(Trust),
     /// Leave the site and remove the agent (also: CMUninstall)
     Uninstall(Uninstall),
+    /// Collect what helps to find a fault, in a zip (also: CMDiagnostics)
+    Diagnostics(Diagnostics),
     /// Read and write preferences as on a Mac
     Defaults(Defaults),
 }
@@ -110,6 +112,13 @@ pub struct Uninstall {
 }
 
 #[derive(Args)]
+pub struct Diagnostics {
+    /// The folder for the zip.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub output: PathBuf,
+}
+
+#[derive(Args)]
 pub struct Defaults {
     /// As for Apple's tool: read, write or delete, a domain, a key, a value.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -137,19 +146,33 @@ fn translated(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let command = match name {
         "CMEnroll" => "enroll",
         "CMUninstall" => "uninstall",
-        "defaults" => "defaults",
+        "CMDiagnostics" => "diagnostics",
+        "defaults" => return defaults(arguments),
         _ => return arguments,
     };
     for argument in arguments.iter_mut().skip(1) {
         if argument == "-ignorecertchainvalidation" {
             *argument = "--insecure-skip-verify".into();
         } else if let Some(word) = argument.to_str()
-            && matches!(word, "-root" | "-pin" | "-ca" | "-help")
+            && matches!(word, "-root" | "-pin" | "-ca" | "-output" | "-help")
         {
             *argument = format!("-{word}").into();
         }
     }
     arguments.splice(0..1, ["perennial-agent".into(), command.into()]);
+    arguments
+}
+
+/// `defaults` has words and options of its own, and values that look like options: all but a root in
+/// front of them is passed on as it is.
+fn defaults(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let own = match arguments.get(1).and_then(|first| first.to_str()) {
+        Some("--root") => arguments.len().min(3),
+        Some(first) if first.starts_with("--root=") => 2,
+        _ => 1,
+    };
+    arguments.insert(own, "--".into());
+    arguments.splice(0..1, ["perennial-agent".into(), "defaults".into()]);
     arguments
 }
 
@@ -177,11 +200,39 @@ mod tests {
         };
         assert!(uninstall.clean_logs && !uninstall.keep_certificate);
 
+        let Command::Diagnostics(diagnostics) =
+            parsed("./CMDiagnostics -output /somewhere").command
+        else {
+            panic!("not diagnostics")
+        };
+        assert_eq!(diagnostics.output, Path::new("/somewhere"));
+
         let cli = parsed("defaults write com.microsoft.ccmclient RenewalPeriod1 -string 1728000");
         let Command::Defaults(defaults) = cli.command else {
             panic!("not defaults")
         };
         assert_eq!(defaults.words.len(), 5);
+    }
+
+    #[test]
+    fn the_words_of_defaults_are_passed_on_as_they_are() {
+        for words in [
+            "-host x read",
+            "-currentHost read -g -pin",
+            "write a b -string --help",
+            "write a b -- --root",
+            "--version",
+        ] {
+            for start in ["defaults", "/x/defaults --root /y", "defaults --root=/y"] {
+                let cli = parsed(&format!("{start} {words}"));
+                let Command::Defaults(defaults) = cli.command else {
+                    panic!("not defaults")
+                };
+                assert_eq!(defaults.words.join(" "), words);
+                let root = if start == "defaults" { "/" } else { "/y" };
+                assert_eq!(cli.root, Path::new(root));
+            }
+        }
     }
 
     #[test]

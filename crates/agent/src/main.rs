@@ -1,5 +1,5 @@
 //! `perennial-agent`: the client, with all its tools. Called by one of the incumbent's names
-//! (`CMEnroll`, `CMUninstall`, or `defaults` in the tool folder) it takes that tool's options.
+//! (`CMEnroll`, `CMUninstall`, `CMDiagnostics`, or `defaults` in the tool folder) it takes that tool's options.
 
 mod cli;
 mod daemon;
@@ -9,6 +9,7 @@ mod identity;
 mod log;
 mod platform;
 mod preferences;
+mod property_list;
 mod renewal;
 mod site;
 mod state;
@@ -63,6 +64,7 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
         Command::Uninstall(arguments) => {
             runtime.block_on(tools::uninstall::run(&machine, &arguments))
         }
+        Command::Diagnostics(arguments) => tools::diagnostics::run(&machine, &arguments),
         Command::Status(_) | Command::Defaults(_) => unreachable!("handled before"),
     }
 }

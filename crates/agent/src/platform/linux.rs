@@ -1,5 +1,6 @@
 //! Linux.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,6 +13,8 @@ use rustix::time::{
     timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
+
+use super::Process;
 
 pub fn facts() -> DeviceFacts {
     let (os_name, os_version) = os_release();
@@ -41,6 +44,59 @@ fn os_release() -> (String, String) {
         line.unwrap_or_default().trim_matches('"').to_owned()
     };
     ("Linux".to_owned(), value("PRETTY_NAME"))
+}
+
+/// The distribution's own description of itself, and the kernel.
+pub fn version() -> io::Result<String> {
+    let release = fs::read_to_string("/etc/os-release")?;
+    let kernel = rustix::system::uname();
+    Ok(format!(
+        "{}\n{} {} {} {}\n",
+        release.trim_end(),
+        kernel.sysname().to_string_lossy(),
+        kernel.release().to_string_lossy(),
+        kernel.version().to_string_lossy(),
+        kernel.machine().to_string_lossy()
+    ))
+}
+
+/// The processes that run now, by their number.
+pub fn processes() -> io::Result<Vec<Process>> {
+    let users = users();
+    let mut processes: Vec<Process> = fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| {
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            // One that ended meanwhile is no error.
+            let status = fs::read_to_string(entry.path().join("status")).ok()?;
+            let value = |key: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(key));
+                line.unwrap_or_default().trim().to_owned()
+            };
+            let user = value("Uid:");
+            let user = user.split_whitespace().next().unwrap_or_default();
+            Some(Process {
+                id,
+                name: value("Name:"),
+                user: users.get(user).cloned().unwrap_or_else(|| user.to_owned()),
+            })
+        })
+        .collect();
+    processes.sort_by_key(|process| process.id);
+    Ok(processes)
+}
+
+/// The names of this machine's own users, by their numbers.
+fn users() -> HashMap<String, String> {
+    let table = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?.to_owned();
+            Some((fields.nth(1)?.to_owned(), name))
+        })
+        .collect()
 }
 
 /// Wakes at a moment of the machine's clock. That clock goes on while the machine is suspended, and

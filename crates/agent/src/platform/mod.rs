@@ -10,7 +10,14 @@ use linux as system;
 use domain::DeviceFacts;
 
 pub use layout::Layout;
-pub use system::{Alarm, start_service, stop_service};
+pub use system::{Alarm, processes, start_service, stop_service, version};
+
+/// A process, without its command line: there may be a password in it.
+pub struct Process {
+    pub id: u32,
+    pub name: String,
+    pub user: String,
+}
 
 /// What this machine says of itself.
 pub fn facts() -> DeviceFacts {

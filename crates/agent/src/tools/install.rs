@@ -12,7 +12,7 @@ use crate::identity::Machine;
 use crate::platform;
 
 /// Names under which the agent is a tool of its own.
-pub const TOOLS: [&str; 3] = ["CMEnroll", "CMUninstall", "defaults"];
+pub const TOOLS: [&str; 4] = ["CMEnroll", "CMUninstall", "CMDiagnostics", "defaults"];
 
 pub fn run(machine: &Machine) -> Result<(), Failure> {
     let layout = &machine.layout;

@@ -2,6 +2,7 @@
 
 pub mod check_in;
 pub mod defaults;
+pub mod diagnostics;
 pub mod enroll;
 pub mod install;
 pub mod renew;

@@ -56,7 +56,7 @@ pub fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     if output.json {
         super::print_json(&status)?;
     } else {
-        print(&status);
+        print!("{}", text(&status));
     }
     if status.not_after <= machine.now() {
         Err(Failure::Expired(status.not_after))
@@ -110,8 +110,10 @@ impl Status {
     }
 }
 
-fn print(status: &Status) {
-    let line = |name: &str, text: String| println!("{name:<16}{text}");
+/// For people.
+pub fn text(status: &Status) -> String {
+    let mut whole = String::new();
+    let mut line = |name: &str, text: String| whole += &format!("{name:<16}{text}\n");
     let moment = |at: Option<Timestamp>| at.map_or("never".to_owned(), to_the_second);
     line(
         "Enrolled",
@@ -189,6 +191,7 @@ fn print(status: &Status) {
         "not running"
     };
     line("Agent", format!("{}, {daemon}", status.agent_version));
+    whole
 }
 
 /// Nobody reads fractions.
