@@ -127,7 +127,8 @@ async fn every_route_as_every_principal() {
             .path
             .replace("{device}", "00000000-0000-8000-8000-000000000001")
             .replace("{serial}", "40000000000000000000000000000001")
-            .replace("{name}", "nobody");
+            .replace("{name}", "nobody")
+            .replace("{number}", "1");
         // Complete bodies: authorization must not hide behind a body that cannot be read.
         let body = match route.path {
             "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
