@@ -25,6 +25,7 @@ pub fn client(
     let trust = Trust::Pinned {
         pin,
         check_name: true,
+        known_time: None,
     };
     Client::new(
         server.clone(),

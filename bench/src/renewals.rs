@@ -144,6 +144,7 @@ async fn commits(server: &Server) -> Result<f64> {
     let trust = transport::Trust::Pinned {
         pin: server.pin,
         check_name: true,
+        known_time: None,
     };
     let clock = Arc::new(clock::SystemClock::new());
     let client = transport::Client::new(server.console.clone(), trust, None, clock)?;

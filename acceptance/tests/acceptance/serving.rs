@@ -85,6 +85,7 @@ async fn health_and_metrics() -> Result<()> {
         let trust = Trust::Pinned {
             pin: server.pin,
             check_name: true,
+            known_time: None,
         };
         Client::new(
             server.console.clone(),

@@ -39,8 +39,8 @@ pub enum Command {
     Status(Output),
     /// Check in with the site now
     CheckIn(Output),
-    /// Renew the certificate silently now
-    Renew(Output),
+    /// Renew the certificate now: silently, or with --user by name and password
+    Renew(Renew),
     /// See or confirm which site this computer trusts
     Trust(Trust),
     /// Leave the site and remove the agent (also: CMUninstall)
@@ -82,6 +82,19 @@ pub struct Enroll {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Renew {
+    /// Renew with this user's name and password, step by step: the Renew Certificate Wizard on a
+    /// terminal. The way when a silent renewal is refused, or the certificate expired.
+    #[arg(short, long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Read the password from standard input, and ask nothing.
+    #[arg(long, requires = "user")]
+    pub password_stdin: bool,
+    #[command(flatten)]
+    pub output: Output,
 }
 
 #[derive(Args)]

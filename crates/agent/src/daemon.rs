@@ -1,7 +1,8 @@
 //! The daemon: sleeps until the next moment that matters, does what is due, and sleeps again. No
 //! timer runs in between.
 
-use domain::Timestamp;
+use clock::SystemClock;
+use domain::{RenewalMode, Timestamp};
 use jiff::SignedDuration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,12 +10,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::log;
-use crate::platform::Alarm;
+use crate::platform::{Alarm, NetworkWatch};
+use crate::reminder;
 use crate::renewal;
 use crate::state::Trouble;
 
 /// Never longer, whatever was computed: a wrong clock must not make a sleep of years.
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_hours(24);
+/// Less is the clocks' imprecision.
+const ASLEEP: SignedDuration = SignedDuration::from_secs(1);
+/// A network that comes up does so in several steps.
+const SETTLING: std::time::Duration = std::time::Duration::from_secs(3);
 
 pub async fn run(machine: &Machine) -> Result<(), Failure> {
     // Listening for signals comes first: a tool may send one as soon as it sees the daemon.
@@ -23,13 +29,14 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _daemon = machine.become_daemon()?;
     log::start(&machine.layout, true);
-    let mut alarm = Alarm::new(machine.clock)?;
+    let mut alarm = Alarm::new(SystemClock::new())?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"));
     let work = async {
+        woke(machine).await?;
         loop {
             let next = step(machine).await;
-            sleep(&mut alarm, &mut changed, next).await?;
+            sleep(machine, &mut alarm, &mut changed, next).await?;
         }
     };
     // Breaking off at any point of the work is as harmless as being killed there.
@@ -43,8 +50,9 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
 }
 
 /// Until the next moment that matters, or until a tool says that something changed. Without an
-/// identity nothing is due.
+/// identity nothing is due. While the site is not reachable, a change of the network ends the sleep.
 async fn sleep(
+    machine: &Machine,
     alarm: &mut Alarm,
     changed: &mut Signal,
     next: Option<Timestamp>,
@@ -53,14 +61,50 @@ async fn sleep(
         changed.recv().await;
         return Ok(());
     };
+    let asleep = alarm.asleep();
+    let offline = machine.state().is_offline();
+    let network = async {
+        match NetworkWatch::start().filter(|_| offline) {
+            Some(watch) => watch.changed().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
-        waited = alarm.wait_until(next) => Ok(waited?),
-        _ = changed.recv() => Ok(()),
+        waited = alarm.wait_until(next) => waited?,
+        _ = changed.recv() => {}
+        () = network => {
+            tokio::time::sleep(SETTLING).await;
+            tracing::debug!(event = "network-changed");
+            try_again(machine).await?;
+        }
     }
+    if alarm.asleep() > asleep + ASLEEP {
+        tracing::debug!(event = "woke");
+        woke(machine).await?;
+    }
+    Ok(())
+}
+
+/// The machine woke, or the daemon started: what was not reachable is tried again before anybody is
+/// reminded of anything.
+pub async fn woke(machine: &Machine) -> Result<(), Failure> {
+    let _lock = machine.lock().await?;
+    let mut state = machine.state();
+    state.woke_at = Some(machine.now());
+    state.try_again_at(machine.now());
+    Ok(machine.write_state(&state)?)
+}
+
+/// What was not reachable is tried again now.
+async fn try_again(machine: &Machine) -> Result<(), Failure> {
+    let _lock = machine.lock().await?;
+    let mut state = machine.state();
+    state.try_again_at(machine.now());
+    Ok(machine.write_state(&state)?)
 }
 
 /// Does what is due now, and tells when something is due next.
-async fn step(machine: &Machine) -> Option<Timestamp> {
+pub async fn step(machine: &Machine) -> Option<Timestamp> {
     match work_when_due(machine).await {
         Ok(next) => next.map(|next| next.min(machine.now() + LONGEST_SLEEP)),
         Err(failure) => {
@@ -82,17 +126,21 @@ async fn work_when_due(machine: &Machine) -> Result<Option<Timestamp>, Failure> 
     let Some(due) = Due::now(machine)?.filter(|due| due.next <= machine.now()) else {
         return Ok(Due::now(machine)?.map(|due| due.next));
     };
-    match act(machine, due.renewal).await {
-        Ok(()) | Err(Failure::NotEnrolled) => {}
-        Err(failure) => {
-            if failure.is_refusal() {
-                tracing::warn!(event = "refused", %failure);
-            } else {
-                tracing::warn!(event = "not-reached", %failure);
+    if due.work.is_some() {
+        let renewal_is_due = due.work == Some(Work::Renewal);
+        match act(machine, renewal_is_due).await {
+            Ok(()) | Err(Failure::NotEnrolled) => {}
+            Err(failure) => {
+                if failure.is_refusal() {
+                    tracing::warn!(event = "refused", %failure);
+                } else {
+                    tracing::warn!(event = "not-reached", %failure);
+                }
+                renewal::note_trouble(machine, &failure, renewal_is_due)?;
             }
-            renewal::note_trouble(machine, &failure, due.renewal)?;
         }
     }
+    reminder::show_when_due(machine).await?;
     Ok(Due::now(machine)?.map(|due| due.next))
 }
 
@@ -107,10 +155,18 @@ async fn act(machine: &Machine, renewal_is_due: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What has to do with the site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    CheckIn,
+    Renewal,
+}
+
 /// What is due, and when.
 struct Due {
     next: Timestamp,
-    renewal: bool,
+    /// What is due now, beside a reminder.
+    work: Option<Work>,
 }
 
 impl Due {
@@ -124,12 +180,12 @@ impl Due {
             _ => Timestamp::MIN,
         };
         let check_in_again = again(&state.trouble);
-        match machine.enrolled() {
+        let identity = match machine.enrolled() {
             // An enrollment that was cut off after the site's answer.
             Err(Failure::NotEnrolled) if renewal::is_staged(machine) => {
                 return Ok(Some(Self {
                     next: check_in_again,
-                    renewal: false,
+                    work: Some(Work::CheckIn),
                 }));
             }
             Err(Failure::NotEnrolled) => return Ok(None),
@@ -140,11 +196,22 @@ impl Due {
             .next_check_in
             .filter(|_| state.last_check_in.is_none_or(|at| at <= now));
         let check_in = planned.unwrap_or(now).max(check_in_again);
-        let renewal = state.renew_at.unwrap_or(Timestamp::MAX);
-        let renewal = renewal.max(again(&state.renewal_trouble));
+        let renewal = match (state.renewal_mode, state.renewal_due()) {
+            (RenewalMode::Automatic, Some(due)) => due.max(again(&state.renewal_trouble)),
+            _ => Timestamp::MAX,
+        };
+        let reminder = reminder::next(machine, &state, &identity);
+        let reminder = reminder.map_or(Timestamp::MAX, |next| next.at);
+        let work = if renewal <= now {
+            Some(Work::Renewal)
+        } else if check_in <= now {
+            Some(Work::CheckIn)
+        } else {
+            None
+        };
         Ok(Some(Self {
-            next: check_in.min(renewal),
-            renewal: renewal <= now,
+            next: check_in.min(renewal).min(reminder),
+            work,
         }))
     }
 }

@@ -1,5 +1,6 @@
 //! Why a command did not do what it was asked, in words, with its exit code.
 
+use domain::wizard::RenewalFailure;
 use domain::{Pin, Timestamp};
 use transport::TransportError;
 
@@ -26,8 +27,9 @@ pub enum Failure {
     Unreachable(String),
     #[error("the password is empty")]
     EmptyPassword,
-    #[error("the certificate expired on {0}")]
-    Expired(Timestamp),
+    /// The certificate expired, and a person has to help.
+    #[error("{0}")]
+    Expired(String),
     #[error("this needs root")]
     NeedsRoot,
 }
@@ -35,6 +37,24 @@ pub enum Failure {
 impl Failure {
     pub fn other(reason: impl Into<String>) -> Self {
         Self::Other(reason.into())
+    }
+
+    pub fn expired(on: Timestamp) -> Self {
+        Self::Expired(format!("the certificate expired on {on}"))
+    }
+
+    /// In the kinds that the wizard tells apart.
+    pub fn for_the_wizard(&self) -> RenewalFailure {
+        match self {
+            Self::Refused { status: 401, .. } | Self::EmptyPassword => {
+                RenewalFailure::WrongPassword
+            }
+            Self::Refused { status: 429, .. } => RenewalFailure::TooMany,
+            Self::Refused { .. } | Self::Expired(_) => RenewalFailure::NotAllowed,
+            Self::NotTrusted { .. } => RenewalFailure::NotTrusted,
+            Self::Unreachable(_) => RenewalFailure::SiteUnreachable,
+            Self::Other(_) | Self::NotEnrolled | Self::NeedsRoot => RenewalFailure::Other,
+        }
     }
 
     /// 1 failed, 3 not enrolled, 4 refused, 5 not reachable, 6 expired, 7 needs root (2, wrong
@@ -67,7 +87,9 @@ impl Failure {
                     .to_owned(),
             ),
             Self::Expired(_) => Some(
-                "enroll again with your password: CMEnroll -s <server> -u <user name>".to_owned(),
+                "enroll again with your password: perennial-agent renew --user <user name>\n\
+                 or ask an administrator to allow one renewal: perennial device allow-renewal"
+                    .to_owned(),
             ),
             Self::NeedsRoot => Some("run it with sudo".to_owned()),
             Self::Other(_)
@@ -103,6 +125,9 @@ impl From<TransportError> for Failure {
                 advise: false,
                 reason,
             },
+            TransportError::Refused { expired: true, .. } => {
+                Self::Expired("the site says that the certificate has expired".to_owned())
+            }
             TransportError::Refused { reason, .. } => Self::Refused {
                 status: 403,
                 reason: format!("this computer's certificate is not accepted ({reason})"),

@@ -1,9 +1,12 @@
-//! Files that must not be lost: written aside, flushed, and put in place in one step.
+//! Files that must not be lost: written aside, flushed, and put in place in one step. Everything
+//! that the agent has to find again after a power cut goes through here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+
+use crate::fault::{journal, step};
 
 /// Replaces `file` atomically and durably. A reader sees the old content or the new one, also after
 /// a power cut.
@@ -19,25 +22,82 @@ pub fn replace(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
             .truncate(true)
             .mode(mode)
             .open(&part)?;
+        step();
         handle.write_all(content)?;
+        journal("write", &part, content);
+        step();
         handle.sync_all()?;
-        fs::rename(&part, file)?;
+        journal("sync", &part, b"");
+        rename(&part, file)?;
         sync_folder(folder)
     };
     write().map_err(|error| named(file, &error))
 }
 
-/// Makes a folder and those above it, with `mode` for those that are new.
+/// Makes a folder and those above it, with `mode` for those that are new, durably.
 pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(folder)
-        .map_err(|error| named(folder, &error))
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let make = || {
+        if let Some(above) = folder.parent() {
+            make_folder(above, mode)?;
+        }
+        match fs::DirBuilder::new().mode(mode).create(folder) {
+            // Another program was first.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => {
+                journal("folder", folder, b"");
+                step();
+                sync_folder(folder.parent().unwrap_or(Path::new("/")))
+            }
+        }
+    };
+    make().map_err(|error: io::Error| named(folder, &error))
+}
+
+/// Moves a file or a folder. The folder above is not flushed.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    step();
+    fs::rename(from, to).map_err(|error| named(to, &error))?;
+    journal("rename", from, to.as_os_str().as_encoded_bytes());
+    step();
+    Ok(())
+}
+
+/// Makes a symbolic link. The folder above is not flushed.
+pub fn link(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link).map_err(|error| named(link, &error))?;
+    journal("link", link, target.as_os_str().as_encoded_bytes());
+    step();
+    Ok(())
+}
+
+/// Removes a file, or a folder with all that is in it, when it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    step();
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(named(path, &error)),
+        Ok(()) => {
+            journal("remove", path, b"");
+            step();
+            Ok(())
+        }
+    }
 }
 
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+    File::open(folder)?.sync_all()?;
+    journal("sync-folder", folder, b"");
+    step();
+    Ok(())
 }
 
 /// An error that names its file.

@@ -1,25 +1,12 @@
 //! `perennial-agent`: the client, with all its tools. Called by one of the incumbent's names
 //! (`CMEnroll`, `CMUninstall`, `CMDiagnostics`, or `defaults` in the tool folder) it takes that tool's options.
 
-mod cli;
-mod daemon;
-mod failure;
-mod files;
-mod identity;
-mod log;
-mod platform;
-mod preferences;
-mod property_list;
-mod renewal;
-mod site;
-mod state;
-mod tools;
-
 use std::process::ExitCode;
 
-use crate::cli::Command;
-use crate::failure::Failure;
-use crate::identity::Machine;
+use agent::cli::{self, Command};
+use agent::failure::Failure;
+use agent::identity::Machine;
+use agent::{daemon, platform, tools};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os().collect()) {
@@ -57,7 +44,7 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Install => tools::install::run(&machine),
         Command::Enroll(arguments) => runtime.block_on(tools::enroll::run(&machine, &arguments)),
-        Command::Renew(output) => runtime.block_on(tools::renew::run(&machine, output)),
+        Command::Renew(arguments) => runtime.block_on(tools::renew::run(&machine, &arguments)),
         Command::CheckIn(output) => runtime.block_on(tools::check_in::run(&machine, output)),
         Command::Trust(arguments) => runtime.block_on(tools::trust::run(&machine, &arguments)),
         Command::Run => runtime.block_on(daemon::run(&machine)),

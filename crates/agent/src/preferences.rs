@@ -18,20 +18,7 @@ pub const CCMCLIENT: &str = "com.microsoft.ccmclient";
 /// The domain that all programs share, under the name that its file has on a Mac.
 pub const GLOBAL: &str = ".GlobalPreferences";
 
-/// Where a preference is set, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    /// By an administrator's device management.
-    Managed,
-    /// By root: what `sudo defaults write` writes.
-    Root,
-    /// For everybody on the machine.
-    Machine,
-}
-
-impl Level {
-    pub const STRONGEST_FIRST: [Level; 3] = [Level::Managed, Level::Root, Level::Machine];
-}
+pub use domain::PreferenceLevel as Level;
 
 /// Preference domains of one machine.
 pub struct Preferences<'a> {

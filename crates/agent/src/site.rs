@@ -3,22 +3,25 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
-use clock::SystemClock;
-use domain::Pin;
+use data_encoding::BASE64;
+use domain::{Pin, Timestamp};
 use protocol::{
-    CHECK_IN_PATH, CheckIn, CheckInAnswer, EST_PREFIX, LEAVE_PATH, Leave, LeaveAnswer, Problem,
+    CHECK_IN_PATH, Challenge, CheckIn, CheckInAnswer, EST_PREFIX, LEAVE_PATH, Leave, LeaveAnswer,
+    NEW_RECORD, PROOF_HEADER, Problem, ProblemKind, Proof, ProofPurpose, RECORD_HEADER,
+    RENEW_EXPIRED_PATH, RenewExpired, RenewedExpired, proved_message,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use transport::{Client, Method, Request, Response, ServerAddress, Trust};
+use transport::{Method, Request, Response, ServerAddress, Trust};
 use x509::{Certificate, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::fault::step;
 use crate::files;
-use crate::identity::Identity;
+use crate::identity::{Identity, Machine};
+use crate::network::Way;
 
 /// What is remembered of the site since the enrollment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,17 +54,19 @@ impl SiteRecord {
         )
     }
 
-    pub fn trust(&self) -> Trust {
+    /// `known_time`: a moment that has certainly passed.
+    pub fn trust(&self, known_time: Option<Timestamp>) -> Trust {
         Trust::Pinned {
             pin: self.pin,
             check_name: self.check_name,
+            known_time,
         }
     }
 }
 
 /// A site's connection points, as one caller may use them.
 pub struct SiteClient {
-    client: Client,
+    way: Box<dyn Way>,
     pin: Pin,
 }
 
@@ -70,29 +75,27 @@ impl SiteClient {
     pub fn new(
         record: &SiteRecord,
         identity: Option<&Identity>,
-        clock: SystemClock,
+        machine: &Machine,
     ) -> Result<Self, Failure> {
-        let identity = identity.map(Identity::for_tls);
-        let client = Client::new(
-            record.server.clone(),
-            record.trust(),
-            identity,
-            Arc::new(clock),
-        )
-        .map_err(|error| Failure::other(error.to_string()))?;
+        let trust = record.trust(machine.known_time());
         Ok(Self {
-            client,
+            way: machine.network.way(&record.server, trust, identity)?,
             pin: record.pin,
         })
     }
 
+    async fn send(&self, request: Request) -> Result<Response, Failure> {
+        step();
+        let answer = self.way.send(request).await;
+        step();
+        accepted(answer?)
+    }
+
     /// The site's issuing CAs, each signed by the pinned root.
     pub async fn authorities(&self) -> Result<Authorities, Failure> {
-        let response = accepted(
-            self.client
-                .send(Request::get(format!("{EST_PREFIX}/cacerts")))
-                .await?,
-        )?;
+        let response = self
+            .send(Request::get(format!("{EST_PREFIX}/cacerts")))
+            .await?;
         let certificates: Vec<Certificate> = x509::certs_only_from_base64(&response.body)
             .map_err(|error| Failure::other(format!("the server's CA certificates: {error}")))?
             .iter()
@@ -116,23 +119,73 @@ impl SiteClient {
         Ok(Authorities { issuing })
     }
 
-    /// Enrolls the key with a user's name and password.
+    /// Enrolls the key with a user's name and password. `old`: the identity that the computer had,
+    /// whose key is proved beside the log-in. `new_record`: its record is not to be kept.
     pub async fn enroll(
         &self,
         key: &PrivateKey,
         user: &str,
         password: &Zeroizing<String>,
+        old: Option<&Identity>,
+        new_record: bool,
     ) -> Result<Certificate, Failure> {
+        let der = x509::request_der(key, "");
         let credentials = Zeroizing::new(format!("{user}:{}", **password));
-        let credentials = Zeroizing::new(data_encoding::BASE64.encode(credentials.as_bytes()));
-        let request = est_request("simpleenroll", key)
+        let credentials = Zeroizing::new(BASE64.encode(credentials.as_bytes()));
+        let mut request = est_request("simpleenroll", &der)
             .secret_header("authorization", &format!("Basic {}", *credentials));
-        issued(self.client.send(request).await?)
+        if let Some(old) = old {
+            let proof = self.proof(ProofPurpose::Enroll, old, &der).await?;
+            request = request.header(PROOF_HEADER, &proof.to_header());
+        }
+        if new_record {
+            request = request.header(RECORD_HEADER, NEW_RECORD);
+        }
+        issued(&self.send(request).await?)
     }
 
     /// Renews with the identity of this client, for a new key.
     pub async fn renew(&self, key: &PrivateKey) -> Result<Certificate, Failure> {
-        issued(self.client.send(est_request("simplereenroll", key)).await?)
+        let request = est_request("simplereenroll", &x509::request_der(key, ""));
+        issued(&self.send(request).await?)
+    }
+
+    /// Renews an identity that TLS lets in no more, by a signature of its key.
+    pub async fn renew_expired(
+        &self,
+        old: &Identity,
+        key: &PrivateKey,
+    ) -> Result<Certificate, Failure> {
+        let der = x509::request_der(key, "");
+        let asked = RenewExpired {
+            request: BASE64.encode(&der),
+            proof: self.proof(ProofPurpose::RenewExpired, old, &der).await?,
+        };
+        let answer: RenewedExpired = self.post(RENEW_EXPIRED_PATH, &asked).await?;
+        BASE64
+            .decode(answer.certificate.as_bytes())
+            .ok()
+            .and_then(|der| Certificate::from_der(&der).ok())
+            .ok_or_else(|| Failure::other("the server's answer holds no certificate"))
+    }
+
+    async fn proof(
+        &self,
+        purpose: ProofPurpose,
+        old: &Identity,
+        request: &[u8],
+    ) -> Result<Proof, Failure> {
+        let serial = old.certificate.serial().ok_or_else(|| {
+            Failure::other("the certificate's serial number is not one of a site's")
+        })?;
+        let answer = self.send(Request::get(RENEW_EXPIRED_PATH)).await?;
+        let Challenge { nonce, .. } = read(&answer)?;
+        let message = proved_message(purpose, self.pin, &nonce, request);
+        Ok(Proof {
+            serial,
+            signature: BASE64.encode(&old.key.sign(&message)),
+            nonce,
+        })
     }
 
     pub async fn check_in(&self, report: &CheckIn) -> Result<CheckInAnswer, Failure> {
@@ -151,9 +204,7 @@ impl SiteClient {
         let body = serde_json::to_vec(body).map_err(|error| Failure::other(error.to_string()))?;
         let request =
             Request::new(Method::POST, path, body).header("content-type", "application/json");
-        let response = accepted(self.client.send(request).await?)?;
-        serde_json::from_slice(&response.body)
-            .map_err(|error| Failure::other(format!("the server's answer cannot be read: {error}")))
+        read(&self.send(request).await?)
     }
 }
 
@@ -171,16 +222,20 @@ impl Authorities {
     }
 }
 
-fn est_request(operation: &str, key: &PrivateKey) -> Request {
-    // The site names devices and people itself: the request asks for nothing but its key.
-    let request = data_encoding::BASE64.encode(&x509::request_der(key, ""));
-    Request::new(Method::POST, format!("{EST_PREFIX}/{operation}"), request)
+/// The site names devices and people itself: a request asks for nothing but its key.
+fn est_request(operation: &str, der: &[u8]) -> Request {
+    let path = format!("{EST_PREFIX}/{operation}");
+    Request::new(Method::POST, path, BASE64.encode(der))
         .header("content-type", "application/pkcs10")
         .header("content-transfer-encoding", "base64")
 }
 
-fn issued(response: Response) -> Result<Certificate, Failure> {
-    let response = accepted(response)?;
+fn read<T: DeserializeOwned>(response: &Response) -> Result<T, Failure> {
+    serde_json::from_slice(&response.body)
+        .map_err(|error| Failure::other(format!("the server's answer cannot be read: {error}")))
+}
+
+fn issued(response: &Response) -> Result<Certificate, Failure> {
     let ders = x509::certs_only_from_base64(&response.body)
         .map_err(|error| Failure::other(format!("the server's answer: {error}")))?;
     match &ders[..] {
@@ -196,9 +251,9 @@ fn accepted(response: Response) -> Result<Response, Failure> {
     if response.is_success() {
         return Ok(response);
     }
-    let reason = match serde_json::from_slice::<Problem>(&response.body) {
-        Ok(problem) => problem.detail,
-        Err(_) => response.text(),
+    let (kind, reason) = match serde_json::from_slice::<Problem>(&response.body) {
+        Ok(problem) => (problem.kind, problem.detail),
+        Err(_) => (ProblemKind::Blank, response.text()),
     };
     // It goes to a person's terminal.
     let reason: String = reason
@@ -207,6 +262,7 @@ fn accepted(response: Response) -> Result<Response, Failure> {
         .take(300)
         .collect();
     Err(match response.status {
+        _ if kind == ProblemKind::CertificateExpired => Failure::Expired(reason),
         500.. => Failure::Unreachable(format!("the server cannot answer now: {reason}")),
         status => Failure::Refused { status, reason },
     })

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use domain::{Rng, Timestamp, Window};
+use domain::{Period, RenewalMode, Rng, Timestamp, Window};
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -24,6 +25,24 @@ pub struct State {
     pub trouble: Option<Trouble>,
     /// Why the last renewal did nothing; check-ins go on meanwhile.
     pub renewal_trouble: Option<Trouble>,
+    /// The site's policy.
+    pub renewal_mode: RenewalMode,
+    /// When the machine woke, or the daemon started.
+    pub woke_at: Option<Timestamp>,
+    pub last_reminder: Option<Timestamp>,
+    /// How often the reminder was put off in the second period.
+    pub put_off: u32,
+    pub known_time: Option<KnownTime>,
+}
+
+/// The site's time, and how to tell what went by since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTime {
+    pub time: Timestamp,
+    /// The machine's own count of seconds then.
+    pub elapsed: i64,
+    /// In which run of the machine.
+    pub boot: String,
 }
 
 /// A failed attempt and when the next one comes.
@@ -63,11 +82,55 @@ impl State {
         if self.window == Some(window) && self.renew_at.is_some() {
             return;
         }
+        // A window that was moved is no longer what was refused.
+        if self.window.is_some() {
+            self.renewal_trouble = None;
+        }
         let mut bytes = [0; 4];
         rng.fill(&mut bytes);
         let fraction = f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0);
         self.window = Some(window);
         self.renew_at = Some(window.instant(fraction));
+    }
+
+    /// When the silent renewal is due. Who is far from the site's time would renew for ever, as each
+    /// new certificate looks old again: such a computer renews once a day at most.
+    pub fn renewal_due(&self) -> Option<Timestamp> {
+        const FAR: i64 = 86_400;
+        let at = self.renew_at?;
+        // The site's time may only bring an attempt forward.
+        let ahead = SignedDuration::from_secs(self.skew.unwrap_or(0).max(0));
+        let due = at.saturating_sub(ahead).unwrap_or(at);
+        match (self.last_renewal, self.skew) {
+            (Some(last), Some(skew)) if skew.abs() > FAR => {
+                Some(due.max(last + Period::from_days(1).duration()))
+            }
+            _ => Some(due),
+        }
+    }
+
+    /// True when a silent renewal was tried since the machine woke, and failed. What the site refused
+    /// counts until it is asked again.
+    pub fn silent_attempt_failed(&self, now: Timestamp) -> bool {
+        self.renewal_trouble.as_ref().is_some_and(|trouble| {
+            let since_waking = self.woke_at.is_none_or(|woke| trouble.at >= woke);
+            since_waking || (trouble.refused && now < trouble.next)
+        })
+    }
+
+    /// What was not reachable is tried again at once: the machine woke, or the network changed.
+    pub fn try_again_at(&mut self, now: Timestamp) {
+        for trouble in [&mut self.trouble, &mut self.renewal_trouble] {
+            if let Some(trouble) = trouble.as_mut().filter(|trouble| !trouble.refused) {
+                trouble.next = now;
+            }
+        }
+    }
+
+    /// True when the site was not reachable at the last attempt of anything.
+    pub fn is_offline(&self) -> bool {
+        let offline = |trouble: &Option<Trouble>| trouble.as_ref().is_some_and(|t| !t.refused);
+        offline(&self.trouble) || offline(&self.renewal_trouble)
     }
 }
 

@@ -65,6 +65,7 @@ fn connect(connection: &Connection) -> anyhow::Result<ApiClient> {
     let trust = Trust::Pinned {
         pin,
         check_name: true,
+        known_time: None,
     };
     let client = Client::new(address, trust, None, Arc::new(SystemClock::new()))?;
     Ok(ApiClient::new(client, &token)?)

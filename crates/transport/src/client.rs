@@ -59,6 +59,8 @@ pub enum TransportError {
     #[error("the server at {address} refuses this client's certificate: {reason}")]
     Refused {
         address: ServerAddress,
+        /// The server says that it expired.
+        expired: bool,
         reason: String,
     },
     #[error("the connection to {address} broke: {reason}")]
@@ -289,6 +291,7 @@ fn classify(
         },
         Some(rustls::Error::AlertReceived(alert)) => TransportError::Refused {
             address,
+            expired: *alert == rustls::AlertDescription::CertificateExpired,
             reason: format!("{alert:?}"),
         },
         Some(other) => TransportError::Broken {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use domain::Pin;
+use domain::{Pin, Timestamp};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -16,7 +16,15 @@ use x509::Certificate;
 pub enum Trust {
     /// The chain must lead to a root whose public key is pinned. Without `check_name` the server's
     /// name in its certificate may differ: for a server that was accepted without a check.
-    Pinned { pin: Pin, check_name: bool },
+    ///
+    /// When the chain fails on its dates alone, the machine's clock may be wrong: it is verified
+    /// again at `known_time`, a moment that has certainly passed, or at its own beginning, whichever
+    /// is later. So what had expired by then stays refused, and a dead clock strands nobody.
+    Pinned {
+        pin: Pin,
+        check_name: bool,
+        known_time: Option<Timestamp>,
+    },
     /// The chain must lead to one of these roots (DER).
     Roots(Vec<Vec<u8>>),
     /// The chain must lead to a root that the operating system trusts.
@@ -35,7 +43,11 @@ pub(crate) struct TrustVerifier {
 
 #[derive(Debug)]
 enum Rule {
-    Pinned { pin: Pin, check_name: bool },
+    Pinned {
+        pin: Pin,
+        check_name: bool,
+        known_time: Option<Timestamp>,
+    },
     Roots(RootCertStore),
     Unverified,
 }
@@ -47,7 +59,15 @@ impl TrustVerifier {
         observed: Arc<Mutex<Option<Pin>>>,
     ) -> Self {
         let rule = match trust {
-            Trust::Pinned { pin, check_name } => Rule::Pinned { pin, check_name },
+            Trust::Pinned {
+                pin,
+                check_name,
+                known_time,
+            } => Rule::Pinned {
+                pin,
+                check_name,
+                known_time,
+            },
             Trust::Roots(ders) => Rule::Roots(store_of(ders.into_iter().map(CertificateDer::from))),
             Trust::System => Rule::Roots(store_of(rustls_native_certs::load_native_certs().certs)),
             Trust::Unverified => Rule::Unverified,
@@ -73,6 +93,26 @@ fn pin_of(chain_end: &CertificateDer<'_>) -> Option<Pin> {
         .map(|root| Pin::new(root.key()))
 }
 
+fn is_about_dates(error: &Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+        )
+    )
+}
+
+/// The latest of `known` and the moments from which the certificates are valid.
+fn latest<'a>(known: Timestamp, chain: impl Iterator<Item = &'a CertificateDer<'a>>) -> UnixTime {
+    let latest = chain
+        .filter_map(|der| Certificate::from_der(der).ok())
+        .map(|certificate| certificate.not_before())
+        .fold(known, Timestamp::max);
+    let seconds = u64::try_from(latest.as_second()).unwrap_or(0);
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+}
+
 impl ServerCertVerifier for TrustVerifier {
     fn verify_server_cert(
         &self,
@@ -87,25 +127,38 @@ impl ServerCertVerifier for TrustVerifier {
         *self.observed.lock().expect("no holder panics") = observed;
 
         let own_root;
-        let (roots, check_name) = match &self.rule {
-            Rule::Pinned { pin, check_name } => {
+        let (roots, check_name, known_time) = match &self.rule {
+            Rule::Pinned {
+                pin,
+                check_name,
+                known_time,
+            } => {
                 if observed != Some(*pin) {
                     return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
                 }
                 own_root = store_of([chain_end.clone().into_owned()]);
-                (&own_root, *check_name)
+                (&own_root, *check_name, *known_time)
             }
-            Rule::Roots(roots) => (roots, true),
+            Rule::Roots(roots) => (roots, true, None),
             Rule::Unverified => return Ok(ServerCertVerified::assertion()),
         };
         let leaf = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &leaf,
-            roots,
-            intermediates,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        let verify = |at| {
+            verify_server_cert_signed_by_trust_anchor(
+                &leaf,
+                roots,
+                intermediates,
+                at,
+                self.provider.signature_verification_algorithms.all,
+            )
+        };
+        match (verify(now), known_time) {
+            (Err(error), Some(known)) if is_about_dates(&error) => {
+                let chain = std::iter::once(end_entity).chain(intermediates);
+                verify(latest(known, chain))?;
+            }
+            (verified, _) => verified?,
+        }
         if check_name {
             verify_server_name(&leaf, server_name)?;
         }

@@ -3,34 +3,48 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{SystemClock, SystemRng};
-use domain::{Clock, DeviceFacts, Timestamp};
+use domain::{Clock, ConfiguredValue, DeviceFacts, RawValue, RenewalSchedule, Rng, Timestamp};
+use jiff::SignedDuration;
 use protocol::CheckIn;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::failure::Failure;
 use crate::files;
 use crate::identity::{Identity, IdentityStore};
+use crate::network::{Https, Network};
 use crate::platform::{self, Layout};
-use crate::preferences::Preferences;
+use crate::preferences::{CCMCLIENT, Preferences};
 use crate::site::SiteRecord;
-use crate::state::State;
+use crate::state::{KnownTime, State};
 
 /// The agent below one root.
 pub struct Machine {
     pub layout: Layout,
-    pub clock: SystemClock,
-    pub rng: SystemRng,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+    pub network: Arc<dyn Network>,
+    /// What the machine says of itself.
+    pub facts: fn() -> DeviceFacts,
+    /// Names this run of the machine, from its start to its end.
+    pub boot: String,
 }
 
 impl Machine {
     pub fn new(root: &Path) -> Self {
+        let clock = Arc::new(SystemClock::new());
         Self {
             layout: Layout::new(root),
-            clock: SystemClock::new(),
-            rng: SystemRng,
+            network: Arc::new(Https {
+                clock: clock.clone(),
+            }),
+            clock,
+            rng: Arc::new(SystemRng),
+            facts: platform::facts,
+            boot: platform::boot(),
         }
     }
 
@@ -71,15 +85,50 @@ impl Machine {
         self.identities().current()?.ok_or(Failure::NotEnrolled)
     }
 
+    /// The reminders' schedule, out of the preferences.
+    pub fn schedule(&self) -> RenewalSchedule {
+        let preferences = self.preferences();
+        RenewalSchedule::resolve(|key| {
+            let (value, level) = preferences.value(CCMCLIENT, key.word())?;
+            let value = raw(value);
+            Some(ConfiguredValue { value, level })
+        })
+    }
+
+    /// A moment that has certainly passed: the site's last time, and what went by since.
+    pub fn known_time(&self) -> Option<Timestamp> {
+        let known = self.state().known_time?;
+        let since = match known.boot == self.boot {
+            true => self
+                .clock
+                .elapsed()
+                .saturating_sub(SignedDuration::from_secs(known.elapsed)),
+            // How long the machine was off nobody knows.
+            false => SignedDuration::ZERO,
+        };
+        known
+            .time
+            .saturating_add(since.max(SignedDuration::ZERO))
+            .ok()
+    }
+
+    /// Remembers the site's time.
+    pub fn know_time(&self, time: Timestamp) -> KnownTime {
+        KnownTime {
+            time,
+            elapsed: self.clock.elapsed().as_secs(),
+            boot: self.boot.clone(),
+        }
+    }
+
     /// What a check-in reports.
     pub fn report(&self, site: &SiteRecord) -> CheckIn {
-        let period = self.preferences().string("RenewalPeriod1");
+        let schedule = self.schedule();
         let facts = DeviceFacts {
-            renewal_period_1: period
-                .and_then(|text| text.trim().parse().ok())
-                .filter(|p| *p >= 300),
+            renewal_period_1: Some(schedule.period_1.effective.seconds()),
+            renewal_settings: schedule.settings(),
             trust_verified: Some(site.trust_verified),
-            ..platform::facts()
+            ..(self.facts)()
         };
         CheckIn {
             facts,
@@ -148,5 +197,20 @@ impl Machine {
         if let Some(pid) = self.daemon() {
             let _ = kill_process(pid, Signal::HUP);
         }
+    }
+}
+
+fn raw(value: plist::Value) -> RawValue {
+    use plist::Value;
+    match value {
+        Value::String(text) => RawValue::Text(text),
+        Value::Integer(_) => RawValue::Other("integer"),
+        Value::Real(_) => RawValue::Other("real"),
+        Value::Boolean(_) => RawValue::Other("boolean"),
+        Value::Date(_) => RawValue::Other("date"),
+        Value::Data(_) => RawValue::Other("data"),
+        Value::Array(_) => RawValue::Other("array"),
+        Value::Dictionary(_) => RawValue::Other("dictionary"),
+        _ => RawValue::Other("unknown"),
     }
 }

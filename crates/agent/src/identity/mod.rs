@@ -14,7 +14,6 @@ mod machine;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use transport::ClientIdentity;
@@ -146,12 +145,10 @@ impl IdentityStore {
         }
         self.discard_pending()?;
         let key = PrivateKey::generate();
-        files::make_folder(&self.folder, 0o700)?;
         files::make_folder(&folder, 0o700)?;
         files::replace(&folder.join(KEY), key.to_pem().as_bytes(), 0o600)?;
         site.write(&folder)?;
         files::replace(&folder.join(PURPOSE), purpose.as_bytes(), 0o600)?;
-        files::sync_folder(&self.folder)?;
         Ok(Pending {
             key,
             site: site.clone(),
@@ -176,7 +173,7 @@ impl IdentityStore {
         let next = self.generations()?.last().map_or(1, |last| last + 1);
         let name = format!("{next:04}");
         let folder = self.folder.join(&name);
-        fs::rename(self.pending_folder(), &folder).map_err(|error| named(&folder, &error))?;
+        files::rename(&self.pending_folder(), &folder)?;
         files::sync_folder(&self.folder)?;
         self.point_to(&name)?;
         self.current()?
@@ -189,7 +186,7 @@ impl IdentityStore {
         for generation in self.generations()? {
             let name = format!("{generation:04}");
             if Path::new(&name) != current {
-                fs::remove_dir_all(self.folder.join(name))?;
+                files::remove(&self.folder.join(name))?;
             }
         }
         Ok(())
@@ -206,10 +203,9 @@ impl IdentityStore {
     }
 
     pub fn discard_pending(&self) -> io::Result<()> {
-        match fs::remove_dir_all(self.pending_folder()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // The key goes last: half a removal must not look like a key that waits for its purpose.
+        files::remove(&self.pending_folder().join(PURPOSE))?;
+        files::remove(&self.pending_folder())
     }
 
     /// A generation that was moved in place by a run which was killed before it moved the link.
@@ -227,12 +223,9 @@ impl IdentityStore {
         let part = self
             .folder
             .join(format!("current.{}.part", std::process::id()));
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        symlink(generation, &part)?;
-        fs::rename(&part, self.folder.join("current"))?;
+        files::remove(&part)?;
+        files::link(Path::new(generation), &part)?;
+        files::rename(&part, &self.folder.join("current"))?;
         files::sync_folder(&self.folder)
     }
 

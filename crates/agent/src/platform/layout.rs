@@ -72,6 +72,16 @@ impl Layout {
         self.configuration().join("renewed.d")
     }
 
+    /// Who is logged in at which terminal (utmp(5)).
+    pub fn log_ins(&self) -> PathBuf {
+        self.root.join("run/utmp")
+    }
+
+    /// Terminals, among others.
+    pub fn devices(&self) -> PathBuf {
+        self.root.join("dev")
+    }
+
     /// The folder of property lists of one level.
     pub fn preferences(&self, level: Level) -> PathBuf {
         match level {

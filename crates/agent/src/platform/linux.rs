@@ -8,11 +8,15 @@ use std::process::Command;
 
 use clock::SystemClock;
 use domain::{DeviceFacts, Timestamp};
+use jiff::SignedDuration;
+use rustix::fs::{Mode, OFlags};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
+
+use crate::platform::Layout;
 
 use super::Process;
 
@@ -99,6 +103,78 @@ fn users() -> HashMap<String, String> {
         .collect()
 }
 
+/// Names this run of the machine.
+pub fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// Writes a notice to the terminals of all who are logged in (as `wall` does).
+pub fn tell_terminals(layout: &Layout, notice: &str) {
+    // A terminal that is slow, or was left in the middle of an escape, stops nobody.
+    let text = format!("\r\n\x07Perennial\r\n{}\r\n", notice.replace('\n', "\r\n"));
+    for terminal in terminals(&fs::read(layout.log_ins()).unwrap_or_default()) {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
+        let path = layout.devices().join(&terminal);
+        let told = rustix::fs::open(&path, flags, Mode::empty())
+            .and_then(|terminal| rustix::io::write(&terminal, text.as_bytes()));
+        if let Err(error) = told {
+            tracing::debug!(event = "terminal-not-told", terminal, %error);
+        }
+    }
+}
+
+/// The terminals of users who are logged in, out of the records of utmp(5) as glibc lays them out.
+fn terminals(records: &[u8]) -> Vec<String> {
+    const RECORD: usize = 384;
+    const USER_PROCESS: i16 = 7;
+    let mut found: Vec<String> = records
+        .chunks_exact(RECORD)
+        .filter(|record| i16::from_ne_bytes([record[0], record[1]]) == USER_PROCESS)
+        .filter_map(|record| {
+            let line = record[8..40].split(|byte| *byte == 0).next()?;
+            Some(std::str::from_utf8(line).ok()?.to_owned())
+        })
+        // The file can be written by more than root on some systems: no way out of the folder.
+        .filter(|line| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '/';
+            !line.is_empty() && !line.starts_with('/') && line.chars().all(plain)
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Tells when the machine's network changes: an interface, an address. Nothing is polled.
+pub struct NetworkWatch(AsyncFd<OwnedFd>);
+
+impl NetworkWatch {
+    /// None where the system does not tell. Must run inside a tokio runtime.
+    pub fn start() -> Option<Self> {
+        use rustix::net::netlink::SocketAddrNetlink;
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+        // RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR (rtnetlink(7)).
+        const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // Protocol 0 is NETLINK_ROUTE.
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).ok()?;
+        bind(&socket, &SocketAddrNetlink::new(0, GROUPS)).ok()?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, and an owned descriptor is what it asks for"
+        )]
+        AsyncFd::new(socket).ok().map(Self)
+    }
+
+    /// Ends at the first change.
+    pub async fn changed(&self) {
+        if self.0.readable().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Wakes at a moment of the machine's clock. That clock goes on while the machine is suspended, and
 /// setting it wakes the waiter too: no timer runs between due times.
 pub struct Alarm {
@@ -117,6 +193,16 @@ impl Alarm {
         )]
         let timer = AsyncFd::new(timer)?;
         Ok(Self { timer, clock })
+    }
+
+    /// How long the machine has slept since its start.
+    pub fn asleep(&self) -> SignedDuration {
+        use rustix::time::{ClockId, clock_gettime};
+        let seconds = |clock| {
+            let time = clock_gettime(clock);
+            SignedDuration::new(time.tv_sec, i32::try_from(time.tv_nsec).unwrap_or_default())
+        };
+        seconds(ClockId::Boottime) - seconds(ClockId::Monotonic)
     }
 
     /// Waits until it is `at`, or until the clock was set, whichever comes first.
@@ -178,5 +264,33 @@ fn systemctl(words: &[&str]) -> Option<String> {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(error) => Some(format!("systemctl: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of utmp(5).
+    pub fn record(kind: i16, line: &str) -> Vec<u8> {
+        let mut record = vec![0; 384];
+        record[..2].copy_from_slice(&kind.to_ne_bytes());
+        record[8..8 + line.len()].copy_from_slice(line.as_bytes());
+        record
+    }
+
+    #[test]
+    fn terminals_of_users_are_found_and_nothing_else() {
+        let records = [
+            record(7, "pts/1"),
+            record(8, "pts/2"),
+            record(7, "tty1"),
+            record(7, "pts/1"),
+            record(7, "../../etc/passwd"),
+            record(7, "/etc/passwd"),
+            record(7, ""),
+            vec![7; 100],
+        ];
+        assert_eq!(terminals(&records.concat()), ["pts/1", "tty1"]);
     }
 }

@@ -10,7 +10,9 @@ use linux as system;
 use domain::DeviceFacts;
 
 pub use layout::Layout;
-pub use system::{Alarm, processes, start_service, stop_service, version};
+pub use system::{
+    Alarm, NetworkWatch, boot, processes, start_service, stop_service, tell_terminals, version,
+};
 
 /// A process, without its command line: there may be a password in it.
 pub struct Process {

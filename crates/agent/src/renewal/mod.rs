@@ -2,13 +2,15 @@
 
 mod hooks;
 
-use domain::{Clock, DeviceId, Period};
+use domain::{DeviceId, Period};
 use jiff::SignedDuration;
 use protocol::CheckInAnswer;
 use x509::{Certificate, PrivateKey};
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::identity::{Identity, Machine, Pending};
+use crate::preferences::CCMCLIENT;
 use crate::site::{Authorities, SiteClient, SiteRecord};
 use crate::state::{State, Trouble};
 
@@ -19,35 +21,80 @@ const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(60);
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(1);
 const SHORTEST_INTERVAL: Period = Period::from_seconds(60);
 
-/// Renews the certificate now, for a new key. The caller holds the machine's lock.
+/// Renews the certificate now, for a new key. The caller holds the machine's lock. Whether it has
+/// expired the site decides by its own clock; then the old key proves itself by a signature.
 pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
-    let identity = valid(machine)?;
+    let identity = machine.enrolled()?;
     let purpose = format!("{RENEW} {}", identity.certificate.key());
-    let client = SiteClient::new(&identity.site, Some(&identity), machine.clock)?;
+    let client = SiteClient::new(&identity.site, Some(&identity), machine)?;
+    let nobody = SiteClient::new(&identity.site, None, machine)?;
     let device = identity.certificate.device();
     obtain(
         machine,
-        &client,
         &purpose,
         &identity.site,
         device,
-        async |key| client.renew(key).await,
+        async |key| match client.renew(key).await {
+            Err(Failure::Expired(_)) => nobody.renew_expired(&identity, key).await,
+            answer => answer,
+        },
     )
     .await
+}
+
+/// Enrolls with a user's name and password, at `site`. The caller holds the machine's lock.
+///
+/// With the identifier and the key of its last certificate the computer's record is kept, also when
+/// that certificate expired. Who removed the identifier wants a new record; the one before is then
+/// replaced by it.
+pub async fn enroll(
+    machine: &Machine,
+    site: &SiteRecord,
+    password: &Zeroizing<String>,
+) -> Result<Identity, Failure> {
+    // An identity that was on its way is the one that the site knows best.
+    finish_what_was_begun(machine, site).await?;
+    let new_record = machine.preferences().value(CCMCLIENT, "SMSID").is_none();
+    let old = machine.identities().current().ok().flatten();
+    let old = old.filter(|identity| identity.site.pin == site.pin);
+    let proved = match &old {
+        None => "nothing".to_owned(),
+        Some(old) if new_record => format!("new after {}", old.certificate.key()),
+        Some(old) => old.certificate.key().to_string(),
+    };
+    let purpose = format!("{ENROLL} {} {} {proved}", site.user, site.pin);
+    let client = SiteClient::new(site, None, machine)?;
+    obtain(machine, &purpose, site, None, async |key| {
+        client
+            .enroll(key, &site.user, password, old.as_ref(), new_record)
+            .await
+    })
+    .await
+}
+
+/// Takes into use what an earlier run left behind. When the site refuses that too, the log-in that
+/// follows decides.
+async fn finish_what_was_begun(machine: &Machine, site: &SiteRecord) -> Result<(), Failure> {
+    let pending = machine.identities().pending();
+    let same_site = pending.is_some_and(|pending| pending.site.pin == site.pin);
+    match resume(machine).await {
+        Err(failure) if same_site && !failure.is_refusal() => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 /// Stages a key for `purpose`, has it certified by `ask`, checks the certificate (for `device`,
 /// where that is known already) and takes it into use. A key that an earlier run left behind and that
 /// the site no longer certifies is replaced by a new one, once.
-pub async fn obtain(
+async fn obtain(
     machine: &Machine,
-    client: &SiteClient,
     purpose: &str,
     site: &SiteRecord,
     device: Option<DeviceId>,
     ask: impl AsyncFn(&PrivateKey) -> Result<Certificate, Failure>,
 ) -> Result<Identity, Failure> {
-    let authorities = client.authorities().await?;
+    let nobody = SiteClient::new(site, None, machine)?;
+    let authorities = nobody.authorities().await?;
     let store = machine.identities();
     let mut pending = store.stage(purpose, site)?;
     let mut issued = ask(&pending.key).await;
@@ -79,14 +126,20 @@ pub async fn resume(machine: &Machine) -> Result<(), Failure> {
             tracing::warn!(event = "other-site-not-entered", %failure);
             Ok(())
         }
-        Err(Failure::Refused { status, reason }) => {
+        Err(Failure::Expired(reason)) => {
+            // It lay here for its whole life. The identity in use may still prove itself.
+            tracing::warn!(event = "staged-certificate-expired", reason);
+            machine.identities().discard_pending()?;
+            Ok(())
+        }
+        Err(refused) if refused.is_refusal() => {
             // Only when the identity in use still works is the staged one not needed.
             if check_in(machine).await.is_err() {
-                return Err(Failure::Refused { status, reason });
+                return Err(refused);
             }
             tracing::warn!(
                 event = "staged-certificate-refused",
-                reason,
+                reason = %refused,
                 "the identity in use stays"
             );
             machine.identities().discard_pending()?;
@@ -104,17 +157,7 @@ pub fn is_staged(machine: &Machine) -> bool {
 
 /// What a key is staged for: the first word of its purpose.
 const RENEW: &str = "renew";
-pub const ENROLL: &str = "enroll";
-
-fn valid(machine: &Machine) -> Result<Identity, Failure> {
-    let identity = machine.enrolled()?;
-    let end = identity.certificate.not_after();
-    if end <= machine.now() {
-        Err(Failure::Expired(end))
-    } else {
-        Ok(identity)
-    }
-}
+const ENROLL: &str = "enroll";
 
 /// What an issued certificate must be before it is kept.
 fn check(
@@ -164,9 +207,14 @@ async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
         site,
         folder: machine.layout.identity(),
     };
-    let client = SiteClient::new(&staged.site, Some(&staged), machine.clock)?;
+    let client = SiteClient::new(&staged.site, Some(&staged), machine)?;
     let answer = client.check_in(&machine.report(&staged.site)).await?;
     let renewed = purpose.starts_with(RENEW);
+    let before = store.current().ok().flatten();
+    let same_record = before.is_some_and(|before| {
+        before.certificate.device() == staged.certificate.device()
+            && before.site.pin == staged.site.pin
+    });
     if !renewed && let Some(device) = staged.certificate.device() {
         // Only an enrollment writes the identifier: who removed it wants a new one.
         machine
@@ -177,17 +225,20 @@ async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
     let mut state = machine.state();
     state.window = None;
     state.renewal_trouble = None;
-    if renewed {
+    // Reminders stop the moment a new certificate is in use.
+    state.last_reminder = None;
+    state.put_off = 0;
+    if same_record {
         state.last_renewal = Some(machine.now());
     }
     note_check_in(machine, &mut state, &answer)?;
     write_keys(machine, &identity)?;
     tracing::info!(
-        event = if renewed { "renewed" } else { "enrolled" },
+        event = if same_record { "renewed" } else { "enrolled" },
         server = %identity.site.server,
         not_after = %identity.certificate.not_after(),
     );
-    if renewed {
+    if same_record {
         hooks::run(machine, &identity).await;
     }
     Ok(identity)
@@ -195,8 +246,8 @@ async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
 
 /// Checks in with the current identity, and drops older generations: the site knows this one.
 pub async fn check_in(machine: &Machine) -> Result<CheckInAnswer, Failure> {
-    let identity = valid(machine)?;
-    let client = SiteClient::new(&identity.site, Some(&identity), machine.clock)?;
+    let identity = machine.enrolled()?;
+    let client = SiteClient::new(&identity.site, Some(&identity), machine)?;
     let answer = client.check_in(&machine.report(&identity.site)).await?;
     let mut state = machine.state();
     note_check_in(machine, &mut state, &answer)?;
@@ -220,13 +271,15 @@ fn note_check_in(
     state.next_check_in = Some(now + wait.duration());
     state.skew = Some(answer.time.duration_since(now).as_secs());
     state.trouble = None;
-    state.take_window(answer.renewal.suggested_window, &machine.rng);
+    state.renewal_mode = answer.renewal_mode;
+    state.known_time = Some(machine.know_time(answer.time));
+    state.take_window(answer.renewal.suggested_window, &*machine.rng);
     Ok(machine.write_state(state)?)
 }
 
 /// Remembers a failed attempt and when to try again.
 pub fn note_trouble(machine: &Machine, failure: &Failure, of_renewal: bool) -> Result<(), Failure> {
-    let now = machine.clock.now();
+    let now = machine.now();
     let mut state = machine.state();
     let trouble = match of_renewal {
         true => &mut state.renewal_trouble,
@@ -234,6 +287,8 @@ pub fn note_trouble(machine: &Machine, failure: &Failure, of_renewal: bool) -> R
     };
     let failures = trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
     let wait = match failure {
+        // An administrator may have allowed it meanwhile.
+        Failure::Expired(_) => LONGEST_WAIT,
         failure if failure.is_refusal() => AFTER_REFUSAL,
         _ => (FIRST_WAIT * 2_i32.pow(failures.min(7) - 1)).min(LONGEST_WAIT),
     };

@@ -1,7 +1,6 @@
 //! `enroll` and `CMEnroll`: a user's name and password become this computer's certificate.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
-use std::sync::Arc;
 
 use domain::{Pin, Smsid, Timestamp};
 use protocol::EST_PREFIX;
@@ -13,9 +12,8 @@ use zeroize::Zeroizing;
 use crate::cli::Enroll;
 use crate::failure::Failure;
 use crate::identity::Machine;
-use crate::preferences::CCMCLIENT;
 use crate::renewal;
-use crate::site::{SiteClient, SiteRecord};
+use crate::site::SiteRecord;
 
 #[derive(Serialize)]
 struct Enrolled {
@@ -30,45 +28,14 @@ struct Enrolled {
 pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
     crate::log::start(&machine.layout, false);
     let site = trusted(machine, arguments).await?;
-    let password = password(arguments)?;
+    let password = password(&arguments.user, arguments.password_stdin)?;
     if password.is_empty() {
         // Many directories let an empty password in: it never leaves this computer.
         return Err(Failure::EmptyPassword);
     }
 
     let _lock = machine.lock().await?;
-    // An identity that was on its way is the one that the site knows best.
-    finish_what_was_begun(machine, &site).await?;
-    // With the identifier and a certificate that still works, this computer's record is kept. Who
-    // removed the identifier wants a new one.
-    let keeps_record = machine.preferences().value(CCMCLIENT, "SMSID").is_some();
-    let current = machine
-        .identities()
-        .current()
-        .ok()
-        .flatten()
-        .filter(|identity| {
-            keeps_record
-                && identity.certificate.not_after() > machine.now()
-                && identity.site.pin == site.pin
-        });
-    let purpose = format!(
-        "{} {} {} {}",
-        renewal::ENROLL,
-        site.user,
-        site.pin,
-        current
-            .as_ref()
-            .map_or("new".to_owned(), |identity| identity
-                .certificate
-                .key()
-                .to_string())
-    );
-    let client = SiteClient::new(&site, current.as_ref(), machine.clock)?;
-    let identity = renewal::obtain(machine, &client, &purpose, &site, None, async |key| {
-        client.enroll(key, &site.user, &password).await
-    })
-    .await?;
+    let identity = renewal::enroll(machine, &site, &password).await?;
     let device = identity.certificate.device();
     let device = device.expect("a certificate that names no device is not taken into use");
     machine.wake_daemon();
@@ -78,19 +45,6 @@ pub async fn run(machine: &Machine, arguments: &Enroll) -> Result<(), Failure> {
         &identity.certificate,
         device.smsid(),
     )
-}
-
-/// Takes into use what an earlier run left behind. When the site refuses that too, the log-in that
-/// follows decides.
-async fn finish_what_was_begun(machine: &Machine, site: &SiteRecord) -> Result<(), Failure> {
-    let same_site = machine
-        .identities()
-        .pending()
-        .is_some_and(|pending| pending.site.pin == site.pin);
-    match renewal::resume(machine).await {
-        Err(failure) if same_site && !failure.is_refusal() => Err(failure),
-        _ => Ok(()),
-    }
 }
 
 fn print(
@@ -209,13 +163,8 @@ async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Fa
 
 /// Connects once, and returns the root that the server showed.
 async fn observe(machine: &Machine, arguments: &Enroll, trust: Trust) -> Result<Pin, Failure> {
-    let client = Client::new(
-        arguments.server.clone(),
-        trust,
-        None,
-        Arc::new(machine.clock),
-    )
-    .map_err(|error| Failure::other(error.to_string()))?;
+    let client = Client::new(arguments.server.clone(), trust, None, machine.clock.clone())
+        .map_err(|error| Failure::other(error.to_string()))?;
     client
         .send(Request::get(format!("{EST_PREFIX}/cacerts")))
         .await?;
@@ -275,15 +224,15 @@ fn is_on(value: &plist::Value) -> bool {
     })
 }
 
-fn password(arguments: &Enroll) -> Result<Zeroizing<String>, Failure> {
-    if arguments.password_stdin {
+pub fn password(user: &str, from_stdin: bool) -> Result<Zeroizing<String>, Failure> {
+    if from_stdin {
         let mut text = Zeroizing::new(String::new());
         std::io::stdin().take(4096).read_to_string(&mut text)?;
         return Ok(Zeroizing::new(
             text.trim_end_matches(['\r', '\n']).to_owned(),
         ));
     }
-    let prompt = format!("Password for {}: ", arguments.user);
+    let prompt = format!("Password for {user}: ");
     rpassword::prompt_password(prompt)
         .map(Zeroizing::new)
         .map_err(|error| {

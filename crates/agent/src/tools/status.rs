@@ -1,11 +1,12 @@
 //! `status`: how things stand, for people and for scripts.
 
-use domain::{Pin, Timestamp, Window};
+use domain::{Pin, RenewalMode, RenewalSetting, Timestamp, Window};
 use serde::Serialize;
 
 use crate::cli::Output;
 use crate::failure::Failure;
 use crate::identity::Machine;
+use crate::reminder;
 use crate::site::SiteRecord;
 use crate::state::Trouble;
 
@@ -28,6 +29,11 @@ pub struct Status {
     pub last_check_in: Option<Timestamp>,
     pub next_check_in: Option<Timestamp>,
     pub skew_seconds: Option<i64>,
+    pub renewal_mode: RenewalMode,
+    /// The four renewal keys: effective, raw, level, notice.
+    pub renewal_settings: Vec<RenewalSetting>,
+    pub next_reminder: Option<Timestamp>,
+    pub last_reminder: Option<Timestamp>,
     pub trouble: Option<Trouble>,
     pub renewal_trouble: Option<Trouble>,
     pub daemon_running: bool,
@@ -59,7 +65,7 @@ pub fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
         print!("{}", text(&status));
     }
     if status.not_after <= machine.now() {
-        Err(Failure::Expired(status.not_after))
+        Err(Failure::expired(status.not_after))
     } else {
         Ok(())
     }
@@ -68,6 +74,8 @@ pub fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
 impl Status {
     pub fn of(machine: &Machine) -> Result<Self, Failure> {
         let identity = machine.enrolled()?;
+        let state = machine.state();
+        let next_reminder = reminder::next(machine, &state, &identity);
         let SiteRecord {
             server,
             pin,
@@ -75,7 +83,6 @@ impl Status {
             user,
             ..
         } = identity.site;
-        let state = machine.state();
         let certificate = &identity.certificate;
         Ok(Self {
             enrolled: true,
@@ -102,6 +109,10 @@ impl Status {
             last_check_in: state.last_check_in,
             next_check_in: state.next_check_in,
             skew_seconds: state.skew,
+            renewal_mode: state.renewal_mode,
+            renewal_settings: machine.schedule().settings(),
+            next_reminder: next_reminder.map(|next| next.at),
+            last_reminder: state.last_reminder,
             trouble: state.trouble,
             renewal_trouble: state.renewal_trouble,
             daemon_running: machine.daemon().is_some(),
@@ -152,6 +163,9 @@ pub fn text(status: &Status) -> String {
     line(
         "Silent renewal",
         match (status.renew_at, status.window) {
+            _ if status.renewal_mode != RenewalMode::Automatic => {
+                format!("none: the site's policy is {}", status.renewal_mode)
+            }
             (Some(at), Some(window)) => format!(
                 "{} (window {} to {})",
                 to_the_second(at),
@@ -162,6 +176,19 @@ pub fn text(status: &Status) -> String {
         },
     );
     line("Last renewal", moment(status.last_renewal));
+    line(
+        "Next reminder",
+        match (status.next_reminder, status.renewal_mode) {
+            (Some(at), _) => to_the_second(at),
+            (None, RenewalMode::Automatic) => {
+                "none, unless the silent renewal does not succeed".to_owned()
+            }
+            (None, mode) => format!("none: the site's policy is {mode}"),
+        },
+    );
+    for setting in &status.renewal_settings {
+        line("", format!("{:<24} {setting}", setting.key));
+    }
     line("Last check-in", moment(status.last_check_in));
     line("Next check-in", moment(status.next_check_in));
     // Less is the network's doing.

@@ -84,7 +84,7 @@ async fn take_leave(machine: &Machine, arguments: &Uninstall) {
     let leave = Leave {
         keep_certificate: arguments.keep_certificate,
     };
-    let answer = match SiteClient::new(site, Some(&identity), machine.clock) {
+    let answer = match SiteClient::new(site, Some(&identity), machine) {
         Ok(client) => client.leave(leave).await,
         Err(failure) => Err(failure),
     };

@@ -15,18 +15,14 @@ use crate::state::words;
 
 words! {
     /// Who renews: the policy `renewal.mode` of a site.
+    #[derive(Default)]
     RenewalMode {
         /// Silently; a person is asked only when that was not possible.
+        #[default]
         Automatic = "automatic",
         /// The incumbent's behaviour: people are reminded and renew with their password.
         Prompt = "prompt",
         /// Nobody is reminded, nothing is renewed by itself; `status` still warns.
         Manual = "manual",
-    }
-}
-
-impl Default for RenewalMode {
-    fn default() -> Self {
-        Self::Automatic
     }
 }

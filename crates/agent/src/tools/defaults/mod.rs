@@ -527,6 +527,10 @@ mod tests {
             fn now(&self) -> Timestamp {
                 "2026-11-22T15:00:00.0625Z".parse().expect("a moment")
             }
+
+            fn elapsed(&self) -> jiff::SignedDuration {
+                jiff::SignedDuration::ZERO
+            }
         }
         assert_eq!(
             log_line(&time_stamp(&Fixed), 42, "\nDomain x does not exist"),
