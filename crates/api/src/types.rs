@@ -102,6 +102,9 @@ pub struct DeviceDetail {
     pub enrolled_at: Timestamp,
     pub last_seen: Option<Timestamp>,
     pub facts: DeviceFacts,
+    /// The record that took this one's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<DeviceId>,
 }
 
 impl From<Device> for DeviceDetail {
@@ -114,6 +117,7 @@ impl From<Device> for DeviceDetail {
             enrolled_at: device.enrolled_at,
             last_seen: device.last_seen,
             facts: device.facts,
+            successor: device.successor,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! device:       active ──block──▶ blocked ──unblock──▶ active
 //!               active, blocked ──retire──▶ retired           (the end)
+//!               active, blocked ──supersede──▶ obsolete       (the end)
 //!
 //! certificate:  valid ──a newer one was used──▶ superseded
 //!               valid, superseded ──revoke──▶ revoked         (the end)
@@ -85,6 +86,8 @@ words! {
         Blocked = "blocked",
         /// It left: its client was uninstalled, or an administrator said so.
         Retired = "retired",
+        /// Another record took its place: the same computer enrolled again.
+        Obsolete = "obsolete",
     }
 }
 
@@ -94,6 +97,8 @@ words! {
         Block = "block",
         Unblock = "unblock",
         Retire = "retire",
+        /// Its place is taken by another record.
+        Supersede = "supersede",
     }
 }
 
@@ -109,16 +114,19 @@ impl DeviceState {
     /// The state after `transition`. A transition that changes nothing succeeds, so that a command
     /// can be repeated.
     pub fn after(self, transition: DeviceTransition) -> Result<Self, TransitionRefused> {
-        use DeviceState::{Active, Blocked, Retired};
-        use DeviceTransition::{Block, Retire, Unblock};
+        use DeviceState::{Active, Blocked, Obsolete, Retired};
+        use DeviceTransition::{Block, Retire, Supersede, Unblock};
         match (self, transition) {
             (Active | Blocked, Block) => Ok(Blocked),
             (Active | Blocked, Unblock) => Ok(Active),
-            (_, Retire) => Ok(Retired),
-            (Retired, Block | Unblock) => Err(TransitionRefused {
-                state: self,
-                transition,
-            }),
+            (Active | Blocked | Retired, Retire) => Ok(Retired),
+            (Active | Blocked | Obsolete, Supersede) => Ok(Obsolete),
+            (Retired, Block | Unblock | Supersede) | (Obsolete, Block | Unblock | Retire) => {
+                Err(TransitionRefused {
+                    state: self,
+                    transition,
+                })
+            }
         }
     }
 }
@@ -149,13 +157,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retired_is_the_end() {
-        for transition in DeviceTransition::ALL {
-            let after = DeviceState::Retired.after(*transition);
-            assert!(
-                matches!(after, Err(_) | Ok(DeviceState::Retired)),
-                "{transition}"
-            );
+    fn an_end_is_an_end() {
+        for end in [DeviceState::Retired, DeviceState::Obsolete] {
+            for transition in DeviceTransition::ALL {
+                let after = end.after(*transition);
+                assert!(
+                    after.is_err() || after == Ok(end),
+                    "{end} {transition}: {after:?}"
+                );
+            }
         }
     }
 
@@ -178,7 +188,7 @@ mod tests {
         let error = "gone".parse::<DeviceState>().expect_err("no such state");
         assert_eq!(
             error.to_string(),
-            "`gone` is not one of: active, blocked, retired"
+            "`gone` is not one of: active, blocked, retired, obsolete"
         );
     }
 }

@@ -269,5 +269,5 @@ macro_rules! state_words {
         }
     };
 }
-state_words!(DeviceStateWord for DeviceState { Active, Blocked, Retired });
+state_words!(DeviceStateWord for DeviceState { Active, Blocked, Retired, Obsolete });
 state_words!(CertificateStateWord for CertificateState { Valid, Superseded, Revoked });

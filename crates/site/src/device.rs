@@ -81,6 +81,9 @@ impl Site {
         Ok(match (standing.device_state, standing.certificate_state) {
             (DeviceState::Blocked, _) => Err(BLOCKED),
             (DeviceState::Retired, _) => Err("the device is retired; enroll again"),
+            (DeviceState::Obsolete, _) => {
+                Err("the device was replaced by another record; enroll again")
+            }
             (_, CertificateState::Revoked) => Err("the certificate is revoked; enroll again"),
             (_, CertificateState::Superseded) => Err(
                 "the certificate was replaced by a newer one that is in use; was this machine restored from a backup?",

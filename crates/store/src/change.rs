@@ -288,6 +288,7 @@ impl Kind {
                     DeviceTransition::Block => "device-blocked",
                     DeviceTransition::Unblock => "device-unblocked",
                     DeviceTransition::Retire => "device-retired",
+                    DeviceTransition::Supersede => "device-superseded",
                 },
                 device.to_string(),
                 json!({ "reason": revoke, "certificates_revoked": revoked }),

@@ -61,6 +61,8 @@ pub struct Device {
     pub enrolled_at: Timestamp,
     pub last_seen: Option<Timestamp>,
     pub facts: DeviceFacts,
+    /// The record that took this one's place.
+    pub successor: Option<DeviceId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

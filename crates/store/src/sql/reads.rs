@@ -17,7 +17,7 @@ type Result<T> = std::result::Result<T, Unavailable>;
 /// No page is longer, whatever was asked for.
 const MOST: u32 = 5_000;
 
-const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, s.at AS last_seen \
+const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, s.at AS last_seen \
      FROM device d LEFT JOIN device_seen s ON s.device = d.id";
 
 pub(super) const CERTIFICATE: &str = "SELECT c.serial, c.device, c.key, c.state, c.subject, c.issued_at, c.not_before, \
@@ -459,6 +459,7 @@ fn device(row: DbRow) -> Result<Device> {
         enrolled_at: time(&row, "enrolled_at")?,
         last_seen: optional_time(&row, "last_seen")?,
         facts: facts(&row)?,
+        successor: optional_device_id(&row, "successor")?,
     })
 }
 
@@ -537,6 +538,13 @@ fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
 
 pub(super) fn device_id(row: &DbRow, column: &str) -> Result<DeviceId> {
     DeviceId::from_bytes(&row.try_get::<Vec<u8>, _>(column)?).map_err(corrupt)
+}
+
+fn optional_device_id(row: &DbRow, column: &str) -> Result<Option<DeviceId>> {
+    let bytes: Option<Vec<u8>> = row.try_get(column)?;
+    bytes
+        .map(|bytes| DeviceId::from_bytes(&bytes).map_err(corrupt))
+        .transpose()
 }
 
 pub(super) fn serial(row: &DbRow) -> Result<SerialNumber> {

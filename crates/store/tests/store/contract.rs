@@ -296,7 +296,7 @@ pub async fn a_first_use_supersedes_older_certificates(place: Place) {
 }
 
 pub async fn states_follow_their_diagram(place: Place) {
-    use DeviceTransition::{Block, Retire, Unblock};
+    use DeviceTransition::{Block, Retire, Supersede, Unblock};
     let store = place.open().await;
     let (device, _) = enrolled(&store).await;
     let go = |transition| Kind::Transition {
@@ -324,6 +324,32 @@ pub async fn states_follow_their_diagram(place: Place) {
         .expect("reads")
         .expect("is there");
     assert_eq!(found.state, DeviceState::Retired);
+
+    let (device, _) = enrolled(&store).await;
+    let go = |transition| Kind::Transition {
+        device: device.id,
+        transition,
+        revoke: None,
+    };
+    assert!(apply(&store, 6, go(Block)).await.is_ok());
+    assert!(apply(&store, 7, go(Supersede)).await.is_ok());
+    assert_eq!(
+        apply(&store, 8, go(Supersede)).await,
+        Ok(Applied::Unchanged)
+    );
+    assert!(matches!(
+        apply(&store, 9, go(Unblock)).await,
+        Err(Conflict::Transition(_))
+    ));
+    let found = store
+        .device(device.id)
+        .await
+        .expect("reads")
+        .expect("is there");
+    assert_eq!(
+        (found.state, found.successor),
+        (DeviceState::Obsolete, None)
+    );
 }
 
 pub async fn leaving_revokes_and_the_revocations_are_listed(place: Place) {

@@ -24,10 +24,13 @@ CREATE TABLE device (
     user_name TEXT NOT NULL,
     enrolled_at BIGINT NOT NULL,
     host_name TEXT NOT NULL DEFAULT '',
-    facts TEXT NOT NULL DEFAULT '{}'
+    facts TEXT NOT NULL DEFAULT '{}',
+    -- The record that took this one's place.
+    successor BLOB
 ) WITHOUT ROWID;
 CREATE INDEX device_name ON device (host_name, id);
 CREATE INDEX device_state ON device (state, host_name, id);
+CREATE INDEX device_successor ON device (successor) WHERE successor IS NOT NULL;
 
 CREATE TABLE device_seen (device BLOB PRIMARY KEY, at BIGINT NOT NULL) WITHOUT ROWID;
 
