@@ -1,6 +1,7 @@
 //! The real programs, in the words of the administrator's procedures.
 
 mod certificates;
+mod collections;
 mod enrolling;
 mod hostile_requests;
 mod leaving;

@@ -1,6 +1,6 @@
 //! The typed client of the API: what the administrator's command line talks through.
 
-use domain::{DeviceId, RevocationReason, SerialNumber};
+use domain::{CollectionName, DeviceId, RevocationReason, SerialNumber};
 use protocol::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -146,6 +146,46 @@ impl ApiClient {
         self.get("/api/v1/crl", &()).await
     }
 
+    pub async fn collections(&self, query: &PageQuery) -> Result<List<CollectionDetail>> {
+        self.get("/api/v1/collections", query).await
+    }
+
+    pub async fn collection(&self, name: &CollectionName) -> Result<CollectionDetail> {
+        self.get(&collection_path(name, ""), &()).await
+    }
+
+    pub async fn create_collection(&self, new: &NewCollection) -> Result<CollectionDetail> {
+        self.ask(Method::POST, "/api/v1/collections", Some(new))
+            .await
+    }
+
+    pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {
+        self.tell(Method::DELETE, &collection_path(name, ""), None::<&()>)
+            .await
+    }
+
+    pub async fn members(
+        &self,
+        name: &CollectionName,
+        query: &PageQuery,
+    ) -> Result<List<DeviceDetail>> {
+        self.get(&collection_path(name, "/members"), query).await
+    }
+
+    pub async fn add_members(&self, name: &CollectionName, devices: &Devices) -> Result<Changed> {
+        let path = collection_path(name, "/members/add");
+        self.ask(Method::POST, &path, Some(devices)).await
+    }
+
+    pub async fn remove_members(
+        &self,
+        name: &CollectionName,
+        devices: &Devices,
+    ) -> Result<Changed> {
+        let path = collection_path(name, "/members/remove");
+        self.ask(Method::POST, &path, Some(devices)).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T> {
         let query = query_string(&serde_json::to_value(query)?);
         self.ask(Method::GET, &format!("{path}{query}"), None::<&()>)
@@ -195,6 +235,10 @@ impl ApiClient {
             detail,
         })
     }
+}
+
+fn collection_path(name: &CollectionName, rest: &str) -> String {
+    format!("/api/v1/collections/{}{rest}", segment(name.as_str()))
 }
 
 /// A flat record as a query string.

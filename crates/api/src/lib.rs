@@ -5,9 +5,12 @@ mod client;
 mod server;
 mod types;
 
+pub use site::MOST_MEMBERS_AT_ONCE;
+
 pub use client::{ApiClient, ClientError};
 pub use server::{ROUTES, Route, routes};
 pub use types::{
-    AuditEntry, CertificateDetail, CertificateQuery, CertificateSummary, CrlDetail, DeviceDetail,
-    DeviceQuery, List, NewUser, PageQuery, Password, Revoke, Revoked, User,
+    AuditEntry, CertificateDetail, CertificateQuery, CertificateSummary, Changed, CollectionDetail,
+    CrlDetail, DeviceDetail, DeviceQuery, Devices, List, NewCollection, NewUser, PageQuery,
+    Password, Revoke, Revoked, User,
 };

@@ -1,6 +1,8 @@
 //! The routes. Each is a line of [`ROUTES`]; a test asks every one of them as nobody, as a device
 //! and in each role.
 
+mod collections;
+
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
@@ -89,6 +91,37 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/api/v1/audit/events", Some(Action::ReadAudit)),
     route("GET", "/api/v1/audit/verify", Some(Action::ReadAudit)),
     route("GET", "/api/v1/crl", None),
+    route("GET", "/api/v1/collections", Some(Action::ReadCollections)),
+    route(
+        "POST",
+        "/api/v1/collections",
+        Some(Action::ManageCollections),
+    ),
+    route(
+        "GET",
+        "/api/v1/collections/{name}",
+        Some(Action::ReadCollections),
+    ),
+    route(
+        "DELETE",
+        "/api/v1/collections/{name}",
+        Some(Action::ManageCollections),
+    ),
+    route(
+        "GET",
+        "/api/v1/collections/{name}/members",
+        Some(Action::ReadCollections),
+    ),
+    route(
+        "POST",
+        "/api/v1/collections/{name}/members/add",
+        Some(Action::ManageCollections),
+    ),
+    route(
+        "POST",
+        "/api/v1/collections/{name}/members/remove",
+        Some(Action::ManageCollections),
+    ),
 ];
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -115,6 +148,7 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/audit/events", get(audit_events))
         .route("/api/v1/audit/verify", get(verify_audit))
         .route("/api/v1/crl", get(crl))
+        .merge(collections::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }

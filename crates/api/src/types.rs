@@ -2,12 +2,12 @@
 
 use data_encoding::{BASE64, HEXLOWER};
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, Period, RevocationReason, SerialNumber,
-    Smsid, Timestamp,
+    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, Period, RevocationReason,
+    SerialNumber, Smsid, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use site::{AuditEvent, Certificate, Device};
+use site::{AuditEvent, Certificate, Collection, Device};
 
 /// Part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -224,4 +224,40 @@ pub struct CrlDetail {
     pub next_update: Timestamp,
     /// DER in base64.
     pub der: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CollectionDetail {
+    pub name: CollectionName,
+    pub members: i64,
+    pub created_at: Timestamp,
+}
+
+impl From<Collection> for CollectionDetail {
+    fn from(collection: Collection) -> Self {
+        Self {
+            name: collection.name,
+            members: collection.members,
+            created_at: collection.created_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCollection {
+    pub name: CollectionName,
+}
+
+/// Devices that join a collection or leave it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Devices {
+    pub devices: Vec<DeviceId>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Changed {
+    /// How many joined or left just now.
+    pub changed: u64,
 }

@@ -5,6 +5,7 @@
 
 mod account;
 mod clock;
+mod collection;
 mod device;
 mod identifier;
 mod period;
@@ -14,6 +15,7 @@ mod state;
 
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
+pub use collection::{CollectionName, InvalidCollectionName};
 pub use device::DeviceFacts;
 pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,

@@ -29,6 +29,8 @@ words! {
         ReadCertificates = "read-certificates",
         RevokeCertificates = "revoke-certificates",
         ReadAudit = "read-audit",
+        ReadCollections = "read-collections",
+        ManageCollections = "manage-collections",
     }
 }
 
@@ -47,14 +49,20 @@ impl Role {
                     | DeleteDevices
                     | ReadCertificates
                     | RevokeCertificates
+                    | ReadCollections
+                    | ManageCollections
             ),
-            Role::HelpDesk | Role::ComplianceSettingsManager => {
-                matches!(action, ReadDevices | ReadCertificates)
+            Role::ComplianceSettingsManager => matches!(
+                action,
+                ReadDevices | ReadCertificates | ReadCollections | ManageCollections
+            ),
+            Role::HelpDesk => {
+                matches!(action, ReadDevices | ReadCertificates | ReadCollections)
             }
             Role::ReadOnlyAnalyst => {
                 matches!(
                     action,
-                    ReadAccounts | ReadDevices | ReadCertificates | ReadAudit
+                    ReadAccounts | ReadDevices | ReadCertificates | ReadAudit | ReadCollections
                 )
             }
         }

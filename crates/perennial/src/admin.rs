@@ -1,5 +1,7 @@
 //! The administrator's commands. All of them go through the REST API of a running site.
 
+mod collections;
+
 use std::io::{IsTerminal, Read};
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result
         Administer::Certificate { command, format } => certificate(&api, command, format).await,
         Administer::Audit { command, format } => audit(&api, command, format).await,
         Administer::Crl { command, format } => crl(&api, command, format).await,
+        Administer::Collection { command, format } => collections::run(&api, command, format).await,
     }
 }
 

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use domain::{CertificateState, DeviceState, Period, Pin, RevocationReason, SerialNumber};
+use domain::{
+    CertificateState, CollectionName, DeviceState, Period, Pin, RevocationReason, SerialNumber,
+};
 use transport::ServerAddress;
 
 /// Keeps client computers' identities alive: enrolls them, renews their certificates silently,
@@ -148,6 +150,13 @@ pub enum Administer {
         #[command(flatten)]
         format: Format,
     },
+    /// Collections: groups of devices that you name
+    Collection {
+        #[command(subcommand)]
+        command: Collection,
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 #[derive(Subcommand)]
@@ -254,6 +263,46 @@ pub enum Crl {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+}
+
+#[derive(Subcommand)]
+pub enum Collection {
+    /// Make an empty collection
+    Create { name: CollectionName },
+    /// List collections
+    List,
+    /// Show a collection and its members
+    Show { name: CollectionName },
+    /// Add devices to a collection
+    ///
+    /// Devices that are members already stay. When one is unknown, it is named, and none of its
+    /// request (1,000 devices) is added: mend the list and repeat.
+    Add {
+        name: CollectionName,
+        #[command(flatten)]
+        devices: DeviceList,
+    },
+    /// Remove devices from a collection; the devices stay
+    Remove {
+        name: CollectionName,
+        #[command(flatten)]
+        devices: DeviceList,
+    },
+    /// Delete a collection; its devices stay
+    Delete { name: CollectionName },
+}
+
+/// Devices, on the command line or in a file.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct DeviceList {
+    /// Identifiers (with or without GUID:) or host names.
+    #[arg(value_name = "DEVICE")]
+    pub devices: Vec<String>,
+    /// Read one device for each line of this file; `-` is standard input. Empty lines and lines
+    /// that begin with # are left out.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// A state, as a word of the command line.

@@ -111,7 +111,7 @@ impl Site {
         Ok(())
     }
 
-    fn add_last_seen(&self, device: &mut Device) {
+    pub(crate) fn add_last_seen(&self, device: &mut Device) {
         device.last_seen = device.last_seen.max(self.0.seen.last(device.id));
     }
 }

@@ -7,6 +7,7 @@ mod administrator;
 mod audit;
 mod certificates;
 mod check_in;
+mod collections;
 mod crl;
 mod device;
 mod devices;
@@ -33,13 +34,15 @@ use x509::PrivateKey;
 pub use accounts::{AccountView, NewPassword};
 pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
+pub use collections::MOST_MEMBERS_AT_ONCE;
 pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate};
 pub use error::Error;
 pub use peer::Peer;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
-    AuditEvent, AuditProof, Certificate, CertificateFilter, Crl, Device, DeviceFilter, Page,
+    AuditEvent, AuditProof, Certificate, CertificateFilter, Collection, Crl, Device, DeviceFilter,
+    Page,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;

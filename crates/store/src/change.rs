@@ -4,8 +4,8 @@
 use std::fmt;
 
 use domain::{
-    DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest, RevocationReason, Role,
-    SerialNumber, Timestamp, TokenDigest, TransitionRefused,
+    CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest,
+    RevocationReason, Role, SerialNumber, Timestamp, TokenDigest, TransitionRefused,
 };
 use serde_json::{Value, json};
 
@@ -127,6 +127,22 @@ pub enum Kind {
     },
     /// Nothing changed, but somebody should know: a log-in that was refused, a server's certificate.
     Noted(Note),
+    CreateCollection {
+        name: CollectionName,
+    },
+    /// Its devices stay what they are.
+    DeleteCollection {
+        name: CollectionName,
+    },
+    /// All of `devices` become members, or, when one of them is unknown, none.
+    AddMembers {
+        collection: CollectionName,
+        devices: Vec<DeviceId>,
+    },
+    RemoveMembers {
+        collection: CollectionName,
+        devices: Vec<DeviceId>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -193,6 +209,10 @@ pub enum Applied {
     /// How many certificates were revoked.
     Revoked {
         certificates: u64,
+    },
+    /// How many devices became members, or are members no more.
+    Members {
+        changed: u64,
     },
 }
 
@@ -317,6 +337,24 @@ impl Kind {
                 note.action,
                 note.subject.clone(),
                 json!({ "detail": note.detail }),
+            ),
+            Kind::CreateCollection { name } => ("collection-created", name.to_string(), json!({})),
+            Kind::DeleteCollection { name } => ("collection-deleted", name.to_string(), json!({})),
+            Kind::AddMembers {
+                collection,
+                devices,
+            } => (
+                "members-added",
+                collection.to_string(),
+                json!({ "devices": devices }),
+            ),
+            Kind::RemoveMembers {
+                collection,
+                devices,
+            } => (
+                "members-removed",
+                collection.to_string(),
+                json!({ "devices": devices }),
             ),
         };
         Some(Entry {

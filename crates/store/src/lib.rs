@@ -21,15 +21,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{DeviceId, KeyDigest, Pin, Rng, SerialNumber, Timestamp, TokenDigest};
+use domain::{CollectionName, DeviceId, KeyDigest, Pin, Rng, SerialNumber, Timestamp, TokenDigest};
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
     Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
 };
 pub use model::{
-    Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl, Device, DeviceFilter,
-    Page, Revocation, Segment, Standing, Token, Usage,
+    Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Collection, Crl, Device,
+    DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
 };
 
 /// Where the records live.
@@ -166,7 +166,7 @@ impl std::ops::Deref for Store {
 
 /// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
 #[async_trait]
-pub trait Reads: Send + Sync + 'static {
+pub trait Reads: ReadCollections + Send + Sync + 'static {
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
     /// One cheap query: is the database there?
@@ -228,4 +228,23 @@ pub trait Reads: Send + Sync + 'static {
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
     #[doc(hidden)]
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable>;
+}
+
+/// The queries about collections: a part of [`Reads`].
+#[async_trait]
+pub trait ReadCollections {
+    async fn collection(&self, name: &CollectionName) -> Result<Option<Collection>, Unavailable>;
+    /// Collections by name.
+    async fn collections(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<Collection>, Unavailable>;
+    /// Members in the order of their identifiers; none of a collection that is not there.
+    async fn members(
+        &self,
+        collection: &CollectionName,
+        after: Option<DeviceId>,
+        limit: u32,
+    ) -> Result<Page<Device>, Unavailable>;
 }

@@ -1,8 +1,8 @@
 //! Records as they are read.
 
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, KeyDigest, RevocationReason, Role,
-    SerialNumber, Timestamp,
+    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, KeyDigest,
+    RevocationReason, Role, SerialNumber, Timestamp,
 };
 use serde_json::Value;
 
@@ -106,6 +106,14 @@ pub struct Usage {
     pub live: i64,
     /// Certificates that were got by logging in since the asked moment.
     pub issued: i64,
+}
+
+/// A group of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collection {
+    pub name: CollectionName,
+    pub created_at: Timestamp,
+    pub members: i64,
 }
 
 #[derive(Debug, Clone, Default)]

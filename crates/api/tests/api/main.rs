@@ -131,6 +131,10 @@ async fn every_route_as_every_principal() {
         // Complete bodies: authorization must not hide behind a body that cannot be read.
         let body = match route.path {
             "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
+            "/api/v1/collections" => r#"{"name":"Labs"}"#,
+            path if path.contains("/members/") => {
+                r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#
+            }
             path if path.ends_with("password") => r#"{"password":"long enough"}"#,
             _ => "{}",
         };
@@ -246,6 +250,34 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             "",
             400,
             "is not a length of time",
+        ),
+        (
+            "POST",
+            "/api/v1/collections",
+            r#"{"name":"a\nb"}"#,
+            422,
+            "none of them a control character",
+        ),
+        (
+            "GET",
+            "/api/v1/collections/%00/members",
+            "",
+            400,
+            "none of them a control character",
+        ),
+        (
+            "GET",
+            "/api/v1/collections?after=%00",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "POST",
+            "/api/v1/collections/Labs/members/add",
+            r#"{"devices":[]}"#,
+            400,
+            "say 1 to 1000 devices",
         ),
         (
             "POST",

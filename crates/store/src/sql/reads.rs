@@ -15,9 +15,9 @@ use crate::{Reads, Unavailable};
 type Result<T> = std::result::Result<T, Unavailable>;
 
 /// No page is longer, whatever was asked for.
-const MOST: u32 = 5_000;
+pub(super) const MOST: u32 = 5_000;
 
-const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, s.at AS last_seen \
+pub(super) const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, s.at AS last_seen \
      FROM device d LEFT JOIN device_seen s ON s.device = d.id";
 
 pub(super) const CERTIFICATE: &str = "SELECT c.serial, c.device, c.key, c.state, c.subject, c.issued_at, c.not_before, \
@@ -428,7 +428,7 @@ impl Reads for Database {
     }
 }
 
-fn page<T>(
+pub(super) fn page<T>(
     rows: Vec<DbRow>,
     limit: u32,
     read: impl Fn(DbRow) -> Result<T>,
@@ -450,7 +450,7 @@ fn account(row: DbRow) -> Result<Account> {
     })
 }
 
-fn device(row: DbRow) -> Result<Device> {
+pub(super) fn device(row: DbRow) -> Result<Device> {
     Ok(Device {
         id: device_id(&row, "id")?,
         state: word(&row, "state")?,
@@ -502,7 +502,7 @@ fn event(row: DbRow) -> Result<AuditEvent> {
     })
 }
 
-fn no_cursor(given: impl std::fmt::Display) -> Unavailable {
+pub(super) fn no_cursor(given: impl std::fmt::Display) -> Unavailable {
     Unavailable::Cursor(given.to_string())
 }
 
@@ -510,11 +510,11 @@ fn corrupt(what: impl std::fmt::Display) -> Unavailable {
     Unavailable::Corrupt(what.to_string())
 }
 
-fn time(row: &DbRow, column: &str) -> Result<Timestamp> {
+pub(super) fn time(row: &DbRow, column: &str) -> Result<Timestamp> {
     Timestamp::from_millisecond(row.try_get(column)?).map_err(corrupt)
 }
 
-fn optional_time(row: &DbRow, column: &str) -> Result<Option<Timestamp>> {
+pub(super) fn optional_time(row: &DbRow, column: &str) -> Result<Option<Timestamp>> {
     let milliseconds: Option<i64> = row.try_get(column)?;
     milliseconds
         .map(|at| Timestamp::from_millisecond(at).map_err(corrupt))

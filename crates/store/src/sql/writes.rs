@@ -12,6 +12,7 @@ use domain::{
 };
 use sqlx::{Connection, QueryBuilder, Row};
 
+use super::collections;
 use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
 use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
 use crate::Unavailable;
@@ -20,7 +21,7 @@ use crate::model::{AuditEvent, Certificate, Segment};
 use crate::writer::{Backend, Recorded};
 
 type Result<T> = std::result::Result<T, Unavailable>;
-type Outcome = std::result::Result<Applied, Conflict>;
+pub(super) type Outcome = std::result::Result<Applied, Conflict>;
 
 #[async_trait]
 impl Backend for Database {
@@ -178,13 +179,23 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             Ok(one_row(done.rows_affected(), || Conflict::CrlNumber))
         }
         Kind::Noted(_) => Ok(Ok(Applied::Done)),
+        Kind::CreateCollection { name } => collections::create(db, name, change.at).await,
+        Kind::DeleteCollection { name } => collections::delete(db, name).await,
+        Kind::AddMembers {
+            collection,
+            devices,
+        } => collections::add(db, collection, devices).await,
+        Kind::RemoveMembers {
+            collection,
+            devices,
+        } => collections::remove(db, collection, devices).await,
         Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
             unreachable!("these kinds are written in sets")
         }
     }
 }
 
-fn one_row(rows: u64, conflict: impl FnOnce() -> Conflict) -> Outcome {
+pub(super) fn one_row(rows: u64, conflict: impl FnOnce() -> Conflict) -> Outcome {
     if rows == 1 {
         Ok(Applied::Done)
     } else {
@@ -196,7 +207,7 @@ fn no_account(name: &str) -> Conflict {
     Conflict::NotFound(format!("account `{name}`"))
 }
 
-fn no_device(device: DeviceId) -> Conflict {
+pub(super) fn no_device(device: DeviceId) -> Conflict {
     Conflict::NotFound(format!("device {device}"))
 }
 

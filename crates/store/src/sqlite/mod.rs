@@ -11,6 +11,8 @@ use sqlx::sqlite::{
 use crate::Unavailable;
 
 // The statements are written once, for both databases; what differs is named in this module.
+#[path = "../sql/collections.rs"]
+mod collections;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/writes.rs"]
@@ -24,6 +26,8 @@ type DbRow = SqliteRow;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 /// The one writer needs no row locks.
 const LOCK_DEVICE_ROWS: &str = "";
+const LOCK_ROW: &str = "";
+const SHARE_ROW: &str = "";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/sqlite/migrations");
 

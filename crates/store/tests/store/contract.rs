@@ -1,18 +1,19 @@
 //! What both databases must do.
 
+pub use super::fleet::*;
 use super::*;
 
-fn at(second: i64) -> Timestamp {
+pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).expect("a moment")
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRng.fill(&mut bytes);
     bytes
 }
 
-fn change(second: i64, kind: Kind) -> Change {
+pub fn change(second: i64, kind: Kind) -> Change {
     Change {
         at: at(second),
         by: Actor::site(),
@@ -20,7 +21,7 @@ fn change(second: i64, kind: Kind) -> Change {
     }
 }
 
-fn device() -> NewDevice {
+pub fn device() -> NewDevice {
     NewDevice {
         id: DeviceId::from_entropy(random()),
         owner: "local:ann".to_owned(),
@@ -28,7 +29,7 @@ fn device() -> NewDevice {
     }
 }
 
-fn certificate(device: &NewDevice) -> NewCertificate {
+pub fn certificate(device: &NewDevice) -> NewCertificate {
     NewCertificate {
         serial: SerialNumber::from_entropy(random()),
         device: device.id,
@@ -43,21 +44,21 @@ fn certificate(device: &NewDevice) -> NewCertificate {
     }
 }
 
-fn enroll(device: &NewDevice, certificate: &NewCertificate) -> Kind {
+pub fn enroll(device: &NewDevice, certificate: &NewCertificate) -> Kind {
     Kind::Enroll {
         device: device.clone(),
         certificate: certificate.clone(),
     }
 }
 
-async fn apply(store: &Store, second: i64, kind: Kind) -> Result<Applied, Conflict> {
+pub async fn apply(store: &Store, second: i64, kind: Kind) -> Result<Applied, Conflict> {
     store
         .commit_one(change(second, kind))
         .await
         .expect("the database works")
 }
 
-async fn enrolled(store: &Store) -> (NewDevice, NewCertificate) {
+pub async fn enrolled(store: &Store) -> (NewDevice, NewCertificate) {
     let device = device();
     let certificate = certificate(&device);
     apply(store, 0, enroll(&device, &certificate))
@@ -66,7 +67,7 @@ async fn enrolled(store: &Store) -> (NewDevice, NewCertificate) {
     (device, certificate)
 }
 
-async fn renewed(
+pub async fn renewed(
     store: &Store,
     second: i64,
     device: &NewDevice,
@@ -82,14 +83,14 @@ async fn renewed(
 }
 
 /// The same request, signed anew.
-fn again_of(certificate: &NewCertificate) -> NewCertificate {
+pub fn again_of(certificate: &NewCertificate) -> NewCertificate {
     NewCertificate {
         serial: SerialNumber::from_entropy(random()),
         ..certificate.clone()
     }
 }
 
-async fn state(store: &Store, serial: SerialNumber) -> CertificateState {
+pub async fn state(store: &Store, serial: SerialNumber) -> CertificateState {
     store
         .certificate(serial)
         .await
@@ -568,7 +569,7 @@ pub async fn the_audit_log_verifies_and_tells_what_was_changed(place: Place) {
     );
 }
 
-async fn tamper(location: &Location, sql: &'static str) {
+pub async fn tamper(location: &Location, sql: &'static str) {
     match location {
         Location::Sqlite(file) => {
             let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);

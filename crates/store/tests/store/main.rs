@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use acceptance::postgres::Postgres;
 use clock::SystemRng;
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest, Pin,
-    RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest,
+    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition,
+    KeyDigest, Pin, RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest,
 };
 use store::*;
 
 mod contract;
+mod fleet;
 
 /// A database of a test's own.
 struct Place {
@@ -71,4 +72,5 @@ store_contract!(
     a_database_belongs_to_one_site,
     a_newer_schema_is_refused,
     facts_and_last_seen_are_kept,
+    collections_have_members,
 );

@@ -98,3 +98,16 @@ CREATE TABLE audit_checkpoint (
     message BYTEA NOT NULL,
     signature BYTEA NOT NULL
 );
+
+CREATE TABLE collection (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL UNIQUE,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE membership (
+    collection BIGINT NOT NULL,
+    device BYTEA NOT NULL,
+    PRIMARY KEY (collection, device)
+);
+CREATE INDEX membership_device ON membership (device, collection);

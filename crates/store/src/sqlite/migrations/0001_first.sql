@@ -98,3 +98,16 @@ CREATE TABLE audit_checkpoint (
     message BLOB NOT NULL,
     signature BLOB NOT NULL
 );
+
+CREATE TABLE collection (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE membership (
+    collection BIGINT NOT NULL,
+    device BLOB NOT NULL,
+    PRIMARY KEY (collection, device)
+) WITHOUT ROWID;
+CREATE INDEX membership_device ON membership (device, collection);
