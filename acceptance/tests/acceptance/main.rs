@@ -7,6 +7,7 @@ mod hostile_requests;
 mod leaving;
 mod nodes;
 mod refusing;
+mod renewal_windows;
 mod renewing;
 mod serving;
 mod time;

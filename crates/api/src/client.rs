@@ -186,6 +186,26 @@ impl ApiClient {
         self.ask(Method::POST, &path, Some(devices)).await
     }
 
+    /// Newest first.
+    pub async fn renewal_windows(&self, query: &PageQuery) -> Result<List<RenewalWindow>> {
+        self.get("/api/v1/renewal-windows", query).await
+    }
+
+    pub async fn renewal_window(&self, number: i64) -> Result<RenewalWindowDetail> {
+        self.get(&format!("/api/v1/renewal-windows/{number}"), &())
+            .await
+    }
+
+    pub async fn set_renewal_window(&self, new: &NewRenewalWindow) -> Result<RenewalWindowDetail> {
+        self.ask(Method::POST, "/api/v1/renewal-windows", Some(new))
+            .await
+    }
+
+    pub async fn remove_renewal_window(&self, number: i64) -> Result<()> {
+        let path = format!("/api/v1/renewal-windows/{number}");
+        self.tell(Method::DELETE, &path, None::<&()>).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T> {
         let query = query_string(&serde_json::to_value(query)?);
         self.ask(Method::GET, &format!("{path}{query}"), None::<&()>)

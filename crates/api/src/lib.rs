@@ -11,6 +11,6 @@ pub use client::{ApiClient, ClientError};
 pub use server::{ROUTES, Route, routes};
 pub use types::{
     AuditEntry, CertificateDetail, CertificateQuery, CertificateSummary, Changed, CollectionDetail,
-    CrlDetail, DeviceDetail, DeviceQuery, Devices, List, NewCollection, NewUser, PageQuery,
-    Password, Revoke, Revoked, User,
+    CrlDetail, DeviceDetail, DeviceQuery, Devices, List, NewCollection, NewRenewalWindow, NewUser,
+    PageQuery, Password, RenewalWindow, RenewalWindowDetail, Revoke, Revoked, User,
 };

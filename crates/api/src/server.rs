@@ -2,6 +2,7 @@
 //! and in each role.
 
 mod collections;
+mod renewal_windows;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
@@ -122,6 +123,26 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/collections/{name}/members/remove",
         Some(Action::ManageCollections),
     ),
+    route(
+        "GET",
+        "/api/v1/renewal-windows",
+        Some(Action::ReadCertificates),
+    ),
+    route(
+        "POST",
+        "/api/v1/renewal-windows",
+        Some(Action::MoveRenewalWindows),
+    ),
+    route(
+        "GET",
+        "/api/v1/renewal-windows/{number}",
+        Some(Action::ReadCertificates),
+    ),
+    route(
+        "DELETE",
+        "/api/v1/renewal-windows/{number}",
+        Some(Action::MoveRenewalWindows),
+    ),
 ];
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -149,6 +170,7 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/audit/verify", get(verify_audit))
         .route("/api/v1/crl", get(crl))
         .merge(collections::routes())
+        .merge(renewal_windows::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }

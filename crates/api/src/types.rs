@@ -2,12 +2,12 @@
 
 use data_encoding::{BASE64, HEXLOWER};
 use domain::{
-    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, Period, RevocationReason,
-    SerialNumber, Smsid, Timestamp,
+    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, ExplanationUrl, Period,
+    RenewalScope, RevocationReason, SerialNumber, Smsid, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use site::{AuditEvent, Certificate, Collection, Device};
+use site::{AuditEvent, Certificate, Collection, Device, RenewalOrder, RenewalProgress};
 
 /// Part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -260,4 +260,73 @@ pub struct Devices {
 pub struct Changed {
     /// How many joined or left just now.
     pub changed: u64,
+}
+
+/// An order about when certificates are renewed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewalWindow {
+    pub number: i64,
+    pub scope: RenewalScope,
+    /// The scope in words.
+    pub covers: String,
+    pub start: Timestamp,
+    pub end: Timestamp,
+    /// It concerns certificates that were issued before.
+    pub made_at: Timestamp,
+    pub explanation_url: Option<String>,
+}
+
+impl From<RenewalOrder> for RenewalWindow {
+    fn from(order: RenewalOrder) -> Self {
+        Self {
+            number: order.number,
+            covers: order.scope.to_string(),
+            scope: order.scope,
+            start: order.window.start,
+            end: order.window.end,
+            made_at: order.made_at,
+            explanation_url: order.explanation_url,
+        }
+    }
+}
+
+/// An order, and how many of its devices followed it. `renewed`, `waiting` and `unseen` add up to
+/// `covered`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewalWindowDetail {
+    #[serde(flatten)]
+    pub window: RenewalWindow,
+    pub covered: i64,
+    /// A certificate that was issued since is in use.
+    pub renewed: i64,
+    /// Seen since, and not renewed yet.
+    pub waiting: i64,
+    /// Not seen since.
+    pub unseen: i64,
+}
+
+impl From<(RenewalOrder, RenewalProgress)> for RenewalWindowDetail {
+    fn from((order, progress): (RenewalOrder, RenewalProgress)) -> Self {
+        Self {
+            window: order.into(),
+            covered: progress.covered(),
+            renewed: progress.renewed,
+            waiting: progress.waiting,
+            unseen: progress.unseen,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRenewalWindow {
+    pub scope: RenewalScope,
+    /// None: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Timestamp>,
+    /// None: a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Period>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation_url: Option<ExplanationUrl>,
 }

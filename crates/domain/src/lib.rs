@@ -10,6 +10,7 @@ mod device;
 mod identifier;
 mod period;
 mod renewal;
+mod renewal_order;
 mod role;
 mod state;
 
@@ -22,6 +23,7 @@ pub use identifier::{
 };
 pub use period::{InvalidPeriod, Period};
 pub use renewal::{DEFAULT_RENEWAL_PERIOD_1, Window};
+pub use renewal_order::{ExplanationUrl, InvalidExplanationUrl, InvalidOrder, RenewalScope};
 pub use role::{Action, Role};
 pub use state::{
     CertificateState, DeviceState, DeviceTransition, RevocationReason, TransitionRefused,

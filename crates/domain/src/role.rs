@@ -31,6 +31,7 @@ words! {
         ReadAudit = "read-audit",
         ReadCollections = "read-collections",
         ManageCollections = "manage-collections",
+        MoveRenewalWindows = "move-renewal-windows",
     }
 }
 
@@ -51,6 +52,7 @@ impl Role {
                     | RevokeCertificates
                     | ReadCollections
                     | ManageCollections
+                    | MoveRenewalWindows
             ),
             Role::ComplianceSettingsManager => matches!(
                 action,

@@ -1,6 +1,7 @@
 //! The administrator's commands. All of them go through the REST API of a running site.
 
 mod collections;
+mod renewal_windows;
 
 use std::io::{IsTerminal, Read};
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result
         Administer::Audit { command, format } => audit(&api, command, format).await,
         Administer::Crl { command, format } => crl(&api, command, format).await,
         Administer::Collection { command, format } => collections::run(&api, command, format).await,
+        Administer::RenewalWindow { command, format } => {
+            renewal_windows::run(&api, command, format).await
+        }
     }
 }
 

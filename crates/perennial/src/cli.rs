@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{
-    CertificateState, CollectionName, DeviceState, Period, Pin, RevocationReason, SerialNumber,
+    CertificateState, CollectionName, DeviceState, ExplanationUrl, Period, Pin, RevocationReason,
+    SerialNumber, Timestamp,
 };
 use transport::ServerAddress;
 
@@ -157,6 +158,13 @@ pub enum Administer {
         #[command(flatten)]
         format: Format,
     },
+    /// Renewals that are moved: after a trouble with the CA, or before a holiday
+    RenewalWindow {
+        #[command(subcommand)]
+        command: RenewalWindow,
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 #[derive(Subcommand)]
@@ -290,6 +298,77 @@ pub enum Collection {
     },
     /// Delete a collection; its devices stay
     Delete { name: CollectionName },
+}
+
+#[derive(Subcommand)]
+pub enum RenewalWindow {
+    /// Let certificates be renewed in a window
+    ///
+    /// It concerns the certificates that were issued before this command, also of clients that are
+    /// switched off now. Clients learn of it at their next check-in and pick an instant in the
+    /// window; a window that is over means now. It never delays a renewal beyond the end of the
+    /// certificate's own window. Where several concern one certificate, the newest counts.
+    #[command(after_help = "\
+Examples:
+  perennial renewal-window set --all --spread 8h
+  perennial renewal-window set --collection Labs --start 2026-12-20T18:00:00Z --spread 3d")]
+    Set {
+        #[command(flatten)]
+        scope: Scope,
+        /// When the window begins: `now`, or a moment such as 2026-12-20T18:00:00Z. It may lie in
+        /// the past.
+        #[arg(long, value_name = "WHEN", default_value = "now")]
+        start: When,
+        /// How long it is, from 1m to 90d: the renewals spread over it.
+        #[arg(long, value_name = "PERIOD", default_value = "24h")]
+        spread: Period,
+        /// A web page that tells why; EST and ACME clients may show it.
+        #[arg(long, value_name = "URL")]
+        explanation_url: Option<ExplanationUrl>,
+    },
+    /// List windows, newest first
+    List,
+    /// Show a window and how many devices followed it
+    Show {
+        number: i64,
+        /// Go on until all have.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Remove a window: certificates that were not renewed yet go back to their own
+    Remove { number: i64 },
+}
+
+/// Whose certificates.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Scope {
+    /// All devices.
+    #[arg(long)]
+    pub all: bool,
+    /// The members of a collection, whoever they are when they ask.
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<CollectionName>,
+    /// One device: identifier or host name.
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+/// A moment, or now by the site's clock.
+#[derive(Clone, Copy)]
+pub struct When(pub Option<Timestamp>);
+
+impl std::str::FromStr for When {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        match given {
+            "now" => Ok(Self(None)),
+            moment => moment.parse().map(|at| Self(Some(at))).map_err(|_| {
+                format!("`{moment}` is no moment; write now, or 2026-12-20T18:00:00Z")
+            }),
+        }
+    }
 }
 
 /// Devices, on the command line or in a file.

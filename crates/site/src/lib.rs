@@ -17,6 +17,7 @@ mod leave;
 mod limits;
 mod peer;
 mod renew;
+mod renewal_windows;
 mod seen;
 mod server_certificate;
 mod settings;
@@ -39,10 +40,11 @@ pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate};
 pub use error::Error;
 pub use peer::Peer;
+pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
     AuditEvent, AuditProof, Certificate, CertificateFilter, Collection, Crl, Device, DeviceFilter,
-    Page,
+    Page, RenewalOrder, RenewalProgress,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -238,6 +240,8 @@ impl From<Conflict> for Error {
             | Conflict::KeySpent
             | Conflict::Changed
             | Conflict::Transition(_)
+            | Conflict::UsedByRenewalWindow(_)
+            | Conflict::RenewalWindows(_)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }
     }

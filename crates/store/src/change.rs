@@ -4,8 +4,9 @@
 use std::fmt;
 
 use domain::{
-    CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest,
-    RevocationReason, Role, SerialNumber, Timestamp, TokenDigest, TransitionRefused,
+    CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition, ExplanationUrl,
+    KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, TokenDigest,
+    TransitionRefused, Window,
 };
 use serde_json::{Value, json};
 
@@ -143,6 +144,15 @@ pub enum Kind {
         collection: CollectionName,
         devices: Vec<DeviceId>,
     },
+    /// Moves the renewal of all certificates of a scope that were issued before it.
+    SetRenewalWindow {
+        scope: RenewalScope,
+        window: Window,
+        explanation_url: Option<ExplanationUrl>,
+    },
+    RemoveRenewalWindow {
+        number: i64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -214,6 +224,8 @@ pub enum Applied {
     Members {
         changed: u64,
     },
+    /// The number that it got.
+    Numbered(i64),
 }
 
 /// Why a change was not applied.
@@ -237,6 +249,12 @@ pub enum Conflict {
     Changed,
     #[error("a newer revocation list is published already")]
     CrlNumber,
+    #[error(
+        "the collection is used by renewal window {0}; remove that first: perennial renewal-window remove {0}"
+    )]
+    UsedByRenewalWindow(i64),
+    #[error("there are {0} renewal windows already, the most that there can be; remove old ones")]
+    RenewalWindows(i64),
 }
 
 /// What the audit log keeps of a change.
@@ -356,6 +374,23 @@ impl Kind {
                 collection.to_string(),
                 json!({ "devices": devices }),
             ),
+            Kind::SetRenewalWindow {
+                scope,
+                window,
+                explanation_url,
+            } => (
+                "renewal-window-set",
+                match applied {
+                    Applied::Numbered(number) => number.to_string(),
+                    _ => String::new(),
+                },
+                json!({
+                    "scope": scope, "window": window, "explanation_url": explanation_url,
+                }),
+            ),
+            Kind::RemoveRenewalWindow { number } => {
+                ("renewal-window-removed", number.to_string(), json!({}))
+            }
         };
         Some(Entry {
             action,

@@ -29,7 +29,8 @@ pub use change::{
 };
 pub use model::{
     Account, AuditEvent, Certificate, CertificateFilter, Checkpoint, Collection, Crl, Device,
-    DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
+    DeviceFilter, OrderedWindow, Page, RenewalOrder, RenewalProgress, Revocation, Segment,
+    Standing, Token, Usage,
 };
 
 /// Where the records live.
@@ -166,7 +167,7 @@ impl std::ops::Deref for Store {
 
 /// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
 #[async_trait]
-pub trait Reads: ReadCollections + Send + Sync + 'static {
+pub trait Reads: ReadCollections + ReadRenewalOrders + Send + Sync + 'static {
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
     /// One cheap query: is the database there?
@@ -247,4 +248,18 @@ pub trait ReadCollections {
         after: Option<DeviceId>,
         limit: u32,
     ) -> Result<Page<Device>, Unavailable>;
+}
+
+/// The queries about administrators' orders to renew: a part of [`Reads`].
+#[async_trait]
+pub trait ReadRenewalOrders {
+    async fn renewal_order(&self, number: i64) -> Result<Option<RenewalOrder>, Unavailable>;
+    /// Orders, newest first.
+    async fn renewal_orders(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<RenewalOrder>, Unavailable>;
+    /// Looks at every device of the order's scope: for a person who asks, not for every request.
+    async fn renewal_progress(&self, order: &RenewalOrder) -> Result<RenewalProgress, Unavailable>;
 }

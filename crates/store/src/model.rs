@@ -1,8 +1,8 @@
 //! Records as they are read.
 
 use domain::{
-    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, KeyDigest,
-    RevocationReason, Role, SerialNumber, Timestamp,
+    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, KeyDigest, RenewalScope,
+    RevocationReason, Role, SerialNumber, Timestamp, Window,
 };
 use serde_json::Value;
 
@@ -48,6 +48,15 @@ pub struct Standing {
     pub not_after: Timestamp,
     pub used: bool,
     pub facts: DeviceFacts,
+    /// Where an administrator's order moves its renewal.
+    pub ordered: Option<OrderedWindow>,
+}
+
+/// The window of the newest order that concerns a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderedWindow {
+    pub window: Window,
+    pub explanation_url: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +123,35 @@ pub struct Collection {
     pub name: CollectionName,
     pub created_at: Timestamp,
     pub members: i64,
+}
+
+/// An administrator's order about when certificates are renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewalOrder {
+    pub number: i64,
+    pub scope: RenewalScope,
+    pub window: Window,
+    /// It concerns certificates that were issued before.
+    pub made_at: Timestamp,
+    pub explanation_url: Option<String>,
+}
+
+/// How far an order was followed. The three add up to the active devices in its scope that had a
+/// certificate when it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RenewalProgress {
+    /// A certificate that was issued since is in use.
+    pub renewed: i64,
+    /// Seen since, and not renewed yet.
+    pub waiting: i64,
+    /// Not seen since.
+    pub unseen: i64,
+}
+
+impl RenewalProgress {
+    pub fn covered(&self) -> i64 {
+        self.renewed + self.waiting + self.unseen
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -127,11 +127,15 @@ async fn every_route_as_every_principal() {
             .path
             .replace("{device}", "00000000-0000-8000-8000-000000000001")
             .replace("{serial}", "40000000000000000000000000000001")
+            .replace("{number}", "1")
             .replace("{name}", "nobody");
         // Complete bodies: authorization must not hide behind a body that cannot be read.
         let body = match route.path {
             "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
             "/api/v1/collections" => r#"{"name":"Labs"}"#,
+            "/api/v1/renewal-windows" => {
+                r#"{"scope":{"device":"00000000-0000-8000-8000-000000000001"}}"#
+            }
             path if path.contains("/members/") => {
                 r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#
             }
@@ -278,6 +282,34 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             r#"{"devices":[]}"#,
             400,
             "say 1 to 1000 devices",
+        ),
+        (
+            "POST",
+            "/api/v1/renewal-windows",
+            r#"{"scope":"all","spread":"1s"}"#,
+            400,
+            "spreads over 1m to 90d",
+        ),
+        (
+            "POST",
+            "/api/v1/renewal-windows",
+            r#"{"scope":"all","start":"9999-12-30T00:00:00Z","spread":"90d"}"#,
+            400,
+            "begins within ten years",
+        ),
+        (
+            "POST",
+            "/api/v1/renewal-windows",
+            r#"{"scope":"all","explanation_url":"javascript:alert(1)"}"#,
+            422,
+            "begins with https://",
+        ),
+        (
+            "GET",
+            "/api/v1/renewal-windows/one",
+            "",
+            400,
+            "has a number",
         ),
         (
             "POST",

@@ -90,6 +90,12 @@ pub(super) async fn delete(db: &mut DbConnection, name: &CollectionName) -> Resu
     let Some(id) = id(db, name, LOCK_ROW).await? else {
         return Ok(Err(no_collection(name)));
     };
+    // The row is locked: no order that names it is on its way.
+    let sql = "SELECT number FROM renewal_order WHERE collection = $1 ORDER BY number LIMIT 1";
+    let user = sqlx::query(sql).bind(id).fetch_optional(&mut *db).await?;
+    if let Some(row) = user {
+        return Ok(Err(Conflict::UsedByRenewalWindow(row.try_get("number")?)));
+    }
     for sql in [
         "DELETE FROM membership WHERE collection = $1",
         "DELETE FROM collection WHERE id = $1",

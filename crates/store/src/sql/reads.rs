@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
 use sqlx::{QueryBuilder, Row};
 
+use super::renewal_orders::{ORDER_OF_CERTIFICATE, ordered};
 use super::{Database, Db, DbRow};
 use crate::audit::Head;
 use crate::model::{
@@ -92,10 +93,14 @@ impl Reads for Database {
 
     async fn standing(&self, serial: SerialNumber) -> Result<Option<Standing>> {
         let sql = "SELECT c.device, c.owner, d.state AS device_state, c.state AS certificate_state, c.key, \
-             c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts \
-             FROM certificate c JOIN device d ON d.id = c.device WHERE c.serial = $1";
-        let row = sqlx::query(sql)
-            .bind(serial.as_bytes().to_vec())
+             c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
+             o.starts_at, o.ends_at, o.explanation_url \
+             FROM certificate c JOIN device d ON d.id = c.device";
+        let mut query = QueryBuilder::<Db>::new(sql);
+        query.push(ORDER_OF_CERTIFICATE).push(" WHERE c.serial = ");
+        let row = query
+            .push_bind(serial.as_bytes().to_vec())
+            .build()
             .fetch_optional(&self.readers)
             .await?;
         row.map(|row| {
@@ -111,6 +116,7 @@ impl Reads for Database {
                 not_after: time(&row, "not_after")?,
                 used: optional_time(&row, "first_used_at")?.is_some(),
                 facts: facts(&row)?,
+                ordered: ordered(&row)?,
             })
         })
         .transpose()

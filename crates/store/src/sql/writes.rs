@@ -12,9 +12,9 @@ use domain::{
 };
 use sqlx::{Connection, QueryBuilder, Row};
 
-use super::collections;
 use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
 use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
+use super::{collections, renewal_orders};
 use crate::Unavailable;
 use crate::change::{Applied, Change, Conflict, Kind, NewCertificate, NewDevice};
 use crate::model::{AuditEvent, Certificate, Segment};
@@ -189,6 +189,12 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             collection,
             devices,
         } => collections::remove(db, collection, devices).await,
+        Kind::SetRenewalWindow {
+            scope,
+            window,
+            explanation_url,
+        } => renewal_orders::set(db, scope, *window, explanation_url.as_ref(), change.at).await,
+        Kind::RemoveRenewalWindow { number } => renewal_orders::remove(db, *number).await,
         Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
             unreachable!("these kinds are written in sets")
         }

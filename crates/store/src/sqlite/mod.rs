@@ -15,6 +15,8 @@ use crate::Unavailable;
 mod collections;
 #[path = "../sql/reads.rs"]
 mod reads;
+#[path = "../sql/renewal_orders.rs"]
+mod renewal_orders;
 #[path = "../sql/writes.rs"]
 mod writes;
 

@@ -1,6 +1,6 @@
 //! What both databases must do with collections of devices.
 
-use super::contract::{apply, at, change, enrolled};
+use super::contract::{apply, at, change, enrolled, renewed};
 use super::*;
 
 pub fn named(name: &str) -> CollectionName {
@@ -128,4 +128,158 @@ pub async fn collections_have_members(place: Place) {
     assert!(members(&store, "Labs").await.is_empty());
     let proof = store.verify_audit(&|_, _| true).await.expect("reads");
     assert!(proof.holds(), "{proof:?}");
+}
+
+async fn ordered(store: &Store, serial: SerialNumber) -> Option<(Window, Option<String>)> {
+    let standing = store.standing(serial).await.expect("reads");
+    let ordered = standing.expect("is there").ordered?;
+    Some((ordered.window, ordered.explanation_url))
+}
+
+async fn order(store: &Store, second: i64, scope: RenewalScope, window: Window) -> i64 {
+    let kind = Kind::SetRenewalWindow {
+        scope,
+        window,
+        explanation_url: None,
+    };
+    match apply(store, second, kind).await {
+        Ok(Applied::Numbered(number)) => number,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn window(start: i64) -> Window {
+    Window {
+        start: at(start),
+        end: at(start + 60),
+    }
+}
+
+pub async fn an_order_moves_what_was_issued_before_it(place: Place) {
+    let store = place.open().await;
+    let (device, first) = enrolled(&store).await;
+    let (other, other_first) = enrolled(&store).await;
+    create(&store, "Labs").await.expect("creates");
+    add(&store, "Labs", &[device.id]).await.expect("adds");
+    assert_eq!(ordered(&store, first.serial).await, None);
+
+    // The newest order that concerns a certificate counts, whatever its scope.
+    order(&store, 10, RenewalScope::All, window(100)).await;
+    assert_eq!(
+        ordered(&store, first.serial).await,
+        Some((window(100), None))
+    );
+    let labs = RenewalScope::Collection(named("Labs"));
+    let of_labs = order(&store, 20, labs.clone(), window(200)).await;
+    assert_eq!(
+        ordered(&store, first.serial).await,
+        Some((window(200), None))
+    );
+    let elsewhere = ordered(&store, other_first.serial).await;
+    assert_eq!(elsewhere, Some((window(100), None)));
+    let kind = Kind::SetRenewalWindow {
+        scope: RenewalScope::Device(other.id),
+        window: window(300),
+        explanation_url: Some("https://example.com/why".parse().expect("an address")),
+    };
+    let of_other = apply(&store, 30, kind).await;
+    assert!(matches!(of_other, Ok(Applied::Numbered(_))), "{of_other:?}");
+    let why = Some("https://example.com/why".to_owned());
+    assert_eq!(
+        ordered(&store, other_first.serial).await,
+        Some((window(300), why))
+    );
+    assert_eq!(
+        ordered(&store, first.serial).await,
+        Some((window(200), None))
+    );
+
+    // A certificate that was issued later is free of it.
+    let second = renewed(&store, 25, &device, &first).await;
+    assert_eq!(ordered(&store, second.serial).await, None);
+    order(&store, 40, RenewalScope::All, window(400)).await;
+    assert_eq!(
+        ordered(&store, second.serial).await,
+        Some((window(400), None))
+    );
+
+    // Progress: in use counts, issued does not.
+    let progress = async |number| {
+        let order = store.renewal_order(number).await.expect("reads");
+        let order = order.expect("is there");
+        store.renewal_progress(&order).await.expect("reads")
+    };
+    let expect = |renewed, waiting, unseen| RenewalProgress {
+        renewed,
+        waiting,
+        unseen,
+    };
+    assert_eq!(progress(of_labs).await, expect(0, 0, 1));
+    store
+        .record_seen(&[(device.id, at(21))])
+        .await
+        .expect("records");
+    assert_eq!(progress(of_labs).await, expect(0, 1, 0));
+    let used = Kind::UseCertificate {
+        serial: second.serial,
+        device: device.id,
+    };
+    apply(&store, 50, used).await.expect("uses");
+    assert_eq!(progress(of_labs).await, expect(1, 0, 0));
+    assert_eq!(progress(1).await, expect(1, 0, 1));
+    // A blocked device cannot follow.
+    let block = Kind::Transition {
+        device: other.id,
+        transition: DeviceTransition::Block,
+        revoke: None,
+    };
+    apply(&store, 51, block).await.expect("blocks");
+    assert_eq!(progress(1).await, expect(1, 0, 0));
+
+    // A collection that an order uses stays.
+    let delete = Kind::DeleteCollection {
+        name: named("Labs"),
+    };
+    assert_eq!(
+        apply(&store, 60, delete.clone()).await,
+        Err(Conflict::UsedByRenewalWindow(of_labs))
+    );
+    let page = store.renewal_orders(None, 3).await.expect("reads");
+    let numbers: Vec<_> = page.items.iter().map(|order| order.number).collect();
+    assert_eq!(numbers, [4, 3, 2]);
+    assert_eq!(page.items[2].scope, labs);
+    let next = page.next.expect("more").parse().expect("a number");
+    let page = store.renewal_orders(Some(next), 3).await.expect("reads");
+    assert_eq!((page.items.len(), page.items[0].number), (1, 1));
+
+    let remove = Kind::RemoveRenewalWindow { number: of_labs };
+    assert_eq!(apply(&store, 61, remove.clone()).await, Ok(Applied::Done));
+    assert!(matches!(
+        apply(&store, 61, remove).await,
+        Err(Conflict::NotFound(_))
+    ));
+    assert_eq!(apply(&store, 62, delete).await, Ok(Applied::Done));
+    let proof = store.verify_audit(&|_, _| true).await.expect("reads");
+    assert!(proof.holds(), "{proof:?}");
+}
+
+pub async fn orders_are_for_what_is_there_and_not_without_number(place: Place) {
+    let store = place.open().await;
+    let set = |scope| Kind::SetRenewalWindow {
+        scope,
+        window: window(0),
+        explanation_url: None,
+    };
+    for scope in [
+        RenewalScope::Collection(named("nothing")),
+        RenewalScope::Device(DeviceId::from_entropy(contract::random())),
+    ] {
+        let outcome = apply(&store, 0, set(scope)).await;
+        assert!(matches!(outcome, Err(Conflict::NotFound(_))), "{outcome:?}");
+    }
+    let many = (0..201).map(|_| change(0, set(RenewalScope::All)));
+    let outcomes = store.commit(many.collect()).await.expect("commits");
+    let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+    assert_eq!(refused, 1);
+    assert_eq!(outcomes[200], Err(Conflict::RenewalWindows(200)));
 }

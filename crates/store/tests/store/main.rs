@@ -6,7 +6,8 @@ use acceptance::postgres::Postgres;
 use clock::SystemRng;
 use domain::{
     CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition,
-    KeyDigest, Pin, RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest,
+    KeyDigest, Pin, RenewalScope, RevocationReason, Rng, Role, SerialNumber, Timestamp,
+    TokenDigest, Window,
 };
 use store::*;
 
@@ -73,4 +74,6 @@ store_contract!(
     a_newer_schema_is_refused,
     facts_and_last_seen_are_kept,
     collections_have_members,
+    an_order_moves_what_was_issued_before_it,
+    orders_are_for_what_is_there_and_not_without_number,
 );

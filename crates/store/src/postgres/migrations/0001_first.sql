@@ -111,3 +111,17 @@ CREATE TABLE membership (
     PRIMARY KEY (collection, device)
 );
 CREATE INDEX membership_device ON membership (device, collection);
+
+-- An administrator's order: certificates of its scope that were issued before it are renewed in its
+-- window.
+CREATE TABLE renewal_order (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    scope TEXT NOT NULL,
+    collection BIGINT,
+    device BYTEA,
+    starts_at BIGINT NOT NULL,
+    ends_at BIGINT NOT NULL,
+    made_at BIGINT NOT NULL,
+    explanation_url TEXT
+);
+CREATE INDEX renewal_order_made ON renewal_order (made_at, number);
