@@ -4,6 +4,7 @@ mod certificates;
 mod collections;
 mod enrolling;
 mod hostile_requests;
+mod identity;
 mod leaving;
 mod nodes;
 mod refusing;

@@ -58,7 +58,7 @@ async fn a_fleet_renews_when_an_administrator_says_so() -> Result<()> {
     };
     until("the client knows its new window", || {
         client.agent("check-in")?.succeeded();
-        Ok(end(&client.status()?)? > "2026-12".to_owned())
+        Ok(end(&client.status()?)?.as_str() > "2026-12")
     })?;
     let list = site
         .admin(&format!("certificate list --device {device} --json"))?

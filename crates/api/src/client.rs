@@ -206,6 +206,47 @@ impl ApiClient {
         self.tell(Method::DELETE, &path, None::<&()>).await
     }
 
+    pub async fn device_conflicts(&self, query: &PageQuery) -> Result<List<DeviceConflict>> {
+        self.get("/api/v1/device-conflicts", query).await
+    }
+
+    pub async fn merge_devices(&self, from: DeviceId, merge: Merge) -> Result<Revoked> {
+        let path = format!("/api/v1/devices/{from}/merge");
+        self.ask(Method::POST, &path, Some(&merge)).await
+    }
+
+    pub async fn keep_both_devices(&self, device: DeviceId, keep: KeepBoth) -> Result<()> {
+        let path = format!("/api/v1/devices/{device}/keep-both");
+        self.tell(Method::POST, &path, Some(&keep)).await
+    }
+
+    pub async fn earlier_records(
+        &self,
+        device: DeviceId,
+        query: &PageQuery,
+    ) -> Result<List<DeviceDetail>> {
+        self.get(&format!("/api/v1/devices/{device}/earlier"), query)
+            .await
+    }
+
+    pub async fn export_certificates(
+        &self,
+        device: DeviceId,
+        query: &PageQuery,
+    ) -> Result<List<CertificateDetail>> {
+        let path = format!("/api/v1/devices/{device}/export/certificates");
+        self.get(&path, query).await
+    }
+
+    pub async fn export_events(
+        &self,
+        device: DeviceId,
+        query: &PageQuery,
+    ) -> Result<List<AuditEntry>> {
+        let path = format!("/api/v1/devices/{device}/export/events");
+        self.get(&path, query).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T> {
         let query = query_string(&serde_json::to_value(query)?);
         self.ask(Method::GET, &format!("{path}{query}"), None::<&()>)

@@ -11,6 +11,7 @@ pub use client::{ApiClient, ClientError};
 pub use server::{ROUTES, Route, routes};
 pub use types::{
     AuditEntry, CertificateDetail, CertificateQuery, CertificateSummary, Changed, CollectionDetail,
-    CrlDetail, DeviceDetail, DeviceQuery, Devices, List, NewCollection, NewRenewalWindow, NewUser,
-    PageQuery, Password, RenewalWindow, RenewalWindowDetail, Revoke, Revoked, User,
+    ConflictingDevice, CrlDetail, DeviceConflict, DeviceDetail, DeviceQuery, Devices, KeepBoth,
+    List, Merge, NewCollection, NewRenewalWindow, NewUser, PageQuery, Password, RenewalWindow,
+    RenewalWindowDetail, Revoke, Revoked, User,
 };

@@ -2,6 +2,7 @@
 //! and in each role.
 
 mod collections;
+mod identity;
 mod renewal_windows;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -143,6 +144,33 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/renewal-windows/{number}",
         Some(Action::MoveRenewalWindows),
     ),
+    route("GET", "/api/v1/device-conflicts", Some(Action::ReadDevices)),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/merge",
+        Some(Action::MergeDevices),
+    ),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/keep-both",
+        Some(Action::MergeDevices),
+    ),
+    route(
+        "GET",
+        "/api/v1/devices/{device}/earlier",
+        Some(Action::ReadDevices),
+    ),
+    // These two take ReadDevices as well.
+    route(
+        "GET",
+        "/api/v1/devices/{device}/export/certificates",
+        Some(Action::ReadAudit),
+    ),
+    route(
+        "GET",
+        "/api/v1/devices/{device}/export/events",
+        Some(Action::ReadAudit),
+    ),
 ];
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -170,6 +198,7 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/audit/verify", get(verify_audit))
         .route("/api/v1/crl", get(crl))
         .merge(collections::routes())
+        .merge(identity::routes())
         .merge(renewal_windows::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)

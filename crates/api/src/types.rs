@@ -2,12 +2,15 @@
 
 use data_encoding::{BASE64, HEXLOWER};
 use domain::{
-    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, ExplanationUrl, Period,
-    RenewalScope, RevocationReason, SerialNumber, Smsid, Timestamp,
+    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, ExplanationUrl,
+    HardwareUuid, Period, RenewalScope, RevocationReason, SerialNumber, Smsid, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use site::{AuditEvent, Certificate, Collection, Device, RenewalOrder, RenewalProgress};
+use site::{
+    AuditEvent, Certificate, ClaimedDevice, Collection, Device, DeviceConflict as FoundConflict,
+    RenewalOrder, RenewalProgress,
+};
 
 /// Part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -329,4 +332,61 @@ pub struct NewRenewalWindow {
     pub spread: Option<Period>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation_url: Option<ExplanationUrl>,
+}
+
+/// Two active devices that claim the same hardware.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceConflict {
+    pub hardware_uuid: HardwareUuid,
+    pub older: ConflictingDevice,
+    pub newer: ConflictingDevice,
+    /// Since when both claim it.
+    pub found_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConflictingDevice {
+    pub id: DeviceId,
+    pub smsid: Smsid,
+    pub host_name: String,
+    pub user_name: String,
+    pub enrolled_at: Timestamp,
+    pub last_seen: Option<Timestamp>,
+}
+
+impl From<FoundConflict> for DeviceConflict {
+    fn from(found: FoundConflict) -> Self {
+        Self {
+            hardware_uuid: found.hardware_uuid,
+            older: found.older.into(),
+            newer: found.newer.into(),
+            found_at: found.found_at,
+        }
+    }
+}
+
+impl From<ClaimedDevice> for ConflictingDevice {
+    fn from(device: ClaimedDevice) -> Self {
+        Self {
+            id: device.id,
+            smsid: device.id.smsid(),
+            host_name: device.host_name,
+            user_name: device.user_name,
+            enrolled_at: device.enrolled_at,
+            last_seen: device.last_seen,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Merge {
+    /// The record that stays.
+    pub into: DeviceId,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepBoth {
+    pub other: DeviceId,
 }

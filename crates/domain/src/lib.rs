@@ -7,6 +7,7 @@ mod account;
 mod clock;
 mod collection;
 mod device;
+mod hardware;
 mod identifier;
 mod period;
 mod renewal;
@@ -18,6 +19,7 @@ pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
 pub use collection::{CollectionName, InvalidCollectionName};
 pub use device::DeviceFacts;
+pub use hardware::{HardwareUuid, InvalidHardwareUuid};
 pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
 };

@@ -32,6 +32,7 @@ words! {
         ReadCollections = "read-collections",
         ManageCollections = "manage-collections",
         MoveRenewalWindows = "move-renewal-windows",
+        MergeDevices = "merge-devices",
     }
 }
 
@@ -53,6 +54,7 @@ impl Role {
                     | ReadCollections
                     | ManageCollections
                     | MoveRenewalWindows
+                    | MergeDevices
             ),
             Role::ComplianceSettingsManager => matches!(
                 action,

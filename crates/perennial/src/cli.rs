@@ -207,7 +207,10 @@ pub enum Device {
         /// Identifier (with or without GUID:) or host name.
         device: String,
     },
-    /// Revoke a device's certificates and delete its record
+    /// Revoke a device's certificates and delete it; its history stays for a retention time
+    ///
+    /// Until `deleted_device_retention` (30d) has passed, `device list --state deleted` shows it and
+    /// `device export` has its history. The records that it replaced go with it.
     Delete { device: String },
     /// Refuse a device until it is unblocked
     Block { device: String },
@@ -219,6 +222,39 @@ pub enum Device {
         /// One of RFC 5280's reasons, such as keyCompromise.
         #[arg(long)]
         reason: Option<RevocationReason>,
+    },
+    /// List active devices that claim the same hardware
+    ///
+    /// A computer that enrolled again without proof of its old key has two records. So has a disk
+    /// that was cloned, and whoever lies. Answer each pair with one of: device merge OLD --into NEW;
+    /// device keep-both OLD NEW; device block DEVICE.
+    Conflicts,
+    /// Make two records of one computer one
+    ///
+    /// OLD becomes obsolete: its certificates are revoked, NEW takes its place in collections, and
+    /// `device show NEW` has its history. There is no way back. Whoever works on NEW's computer must
+    /// be the one who owned OLD's: look at both before.
+    Merge {
+        /// The record that ends: identifier or host name.
+        old: String,
+        /// The record that stays.
+        #[arg(long, value_name = "NEW")]
+        into: String,
+        /// Do not ask on the terminal.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Two devices are two, though they claim the same hardware
+    KeepBoth { a: String, b: String },
+    /// Write all that is known of a device as one JSON document
+    ///
+    /// The record, its certificates, the records that it replaced, and what the audit log has about
+    /// them. Also of a deleted device, by its identifier, until its retention time is over.
+    Export {
+        device: String,
+        /// Write it to this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -397,5 +433,5 @@ macro_rules! state_words {
         }
     };
 }
-state_words!(DeviceStateWord for DeviceState { Active, Blocked, Retired, Obsolete });
+state_words!(DeviceStateWord for DeviceState { Active, Blocked, Retired, Obsolete, Deleted });
 state_words!(CertificateStateWord for CertificateState { Valid, Superseded, Revoked });

@@ -81,6 +81,7 @@ impl Site {
         Ok(match (standing.device_state, standing.certificate_state) {
             (DeviceState::Blocked, _) => Err(BLOCKED),
             (DeviceState::Retired, _) => Err("the device is retired; enroll again"),
+            (DeviceState::Deleted, _) => Err("the device was deleted; enroll again"),
             (DeviceState::Obsolete, _) => {
                 Err("the device was replaced by another record; enroll again")
             }

@@ -13,11 +13,13 @@ mod device;
 mod devices;
 mod enroll;
 mod error;
+mod identity;
 mod leave;
 mod limits;
 mod peer;
 mod renew;
 mod renewal_windows;
+mod retention;
 mod seen;
 mod server_certificate;
 mod settings;
@@ -43,8 +45,8 @@ pub use peer::Peer;
 pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
-    AuditEvent, AuditProof, Certificate, CertificateFilter, Collection, Crl, Device, DeviceFilter,
-    Page, RenewalOrder, RenewalProgress,
+    AuditEvent, AuditProof, Certificate, CertificateFilter, ClaimedDevice, Collection, Crl, Device,
+    DeviceConflict, DeviceFilter, Page, RenewalOrder, RenewalProgress,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -136,7 +138,8 @@ impl Site {
             tokio::join!(
                 self.publish_crls(),
                 self.flush_seen(),
-                self.write_checkpoints()
+                self.write_checkpoints(),
+                self.purge_deleted()
             )
         };
         tokio::select! {
@@ -240,6 +243,8 @@ impl From<Conflict> for Error {
             | Conflict::KeySpent
             | Conflict::Changed
             | Conflict::Transition(_)
+            | Conflict::MergeInto(_)
+            | Conflict::MergedElsewhere(..)
             | Conflict::UsedByRenewalWindow(_)
             | Conflict::RenewalWindows(_)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),

@@ -1,8 +1,8 @@
 //! Records as they are read.
 
 use domain::{
-    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, KeyDigest, RenewalScope,
-    RevocationReason, Role, SerialNumber, Timestamp, Window,
+    CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, HardwareUuid, KeyDigest,
+    RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, Window,
 };
 use serde_json::Value;
 
@@ -154,8 +154,29 @@ impl RenewalProgress {
     }
 }
 
+/// Two active devices that claim the same hardware: the same computer twice, a cloned disk, or a
+/// lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConflict {
+    pub hardware_uuid: HardwareUuid,
+    pub older: ClaimedDevice,
+    pub newer: ClaimedDevice,
+    /// Since when both claim it.
+    pub found_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedDevice {
+    pub id: DeviceId,
+    pub host_name: String,
+    pub user_name: String,
+    pub enrolled_at: Timestamp,
+    pub last_seen: Option<Timestamp>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct DeviceFilter {
+    /// None: all but the deleted ones.
     pub state: Option<DeviceState>,
     /// Host names that begin like this.
     pub name: Option<String>,

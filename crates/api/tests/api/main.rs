@@ -54,6 +54,8 @@ impl Api {
             check_in_interval: "1h".parse().expect("a period"),
             crl_lifetime: "7d".parse().expect("a period"),
             crl_url: None,
+            excluded_hardware_uuids: Vec::new(),
+            deleted_device_retention: "30d".parse().expect("a period"),
         };
         let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng))
             .await
@@ -133,6 +135,12 @@ async fn every_route_as_every_principal() {
         let body = match route.path {
             "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
             "/api/v1/collections" => r#"{"name":"Labs"}"#,
+            path if path.ends_with("/merge") => {
+                r#"{"into":"00000000-0000-8000-8000-000000000002"}"#
+            }
+            path if path.ends_with("/keep-both") => {
+                r#"{"other":"00000000-0000-8000-8000-000000000002"}"#
+            }
             "/api/v1/renewal-windows" => {
                 r#"{"scope":{"device":"00000000-0000-8000-8000-000000000001"}}"#
             }
@@ -310,6 +318,20 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             "",
             400,
             "has a number",
+        ),
+        (
+            "GET",
+            "/api/v1/device-conflicts?after=x/1/y",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "POST",
+            "/api/v1/devices/00000000-0000-8000-8000-000000000001/merge",
+            r#"{"into":"00000000-0000-8000-8000-000000000001"}"#,
+            400,
+            "into itself",
         ),
         (
             "POST",

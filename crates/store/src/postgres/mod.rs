@@ -10,6 +10,8 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/identity.rs"]
+mod identity;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
@@ -29,6 +31,8 @@ const LOCK_DEVICE_ROWS: &str = " FOR SHARE OF d";
 const LOCK_ROW: &str = " FOR UPDATE";
 /// What is used does not end meanwhile.
 const SHARE_ROW: &str = " FOR SHARE";
+/// The text of a certificate's serial number.
+const SERIAL_TEXT: &str = "encode(c.serial, 'hex')";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/postgres/migrations");
 

@@ -54,7 +54,8 @@ impl ReadCollections for Database {
         query
             .push(
                 " JOIN membership m ON m.device = d.id \
-                 JOIN collection c ON c.id = m.collection WHERE c.name = ",
+                 JOIN collection c ON c.id = m.collection \
+                 WHERE d.state <> 'deleted' AND c.name = ",
             )
             .push_bind(collection.to_string());
         if let Some(after) = after {
@@ -116,7 +117,9 @@ pub(super) async fn add(
     if devices.is_empty() {
         return Ok(Ok(Applied::Unchanged));
     }
-    let mut query = QueryBuilder::<Db>::new("SELECT d.id FROM device d WHERE d.id IN (");
+    let mut query = QueryBuilder::<Db>::new(
+        "SELECT d.id FROM device d WHERE d.state <> 'deleted' AND d.id IN (",
+    );
     push_devices(&mut query, devices);
     query.push(")").push(LOCK_DEVICE_ROWS);
     let known: HashSet<DeviceId> = query

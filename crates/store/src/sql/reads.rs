@@ -26,7 +26,7 @@ pub(super) const CERTIFICATE: &str = "SELECT c.serial, c.device, c.key, c.state,
      COALESCE(d.host_name, '') AS host_name \
      FROM certificate c LEFT JOIN device d ON d.id = c.device";
 
-const EVENT: &str = "SELECT segment, number, at, actor, address, action, subject, payload, \
+pub(super) const EVENT: &str = "SELECT segment, number, at, actor, address, action, subject, payload, \
      payload_digest, hash FROM audit_event";
 
 #[async_trait]
@@ -135,9 +135,11 @@ impl Reads for Database {
         let limit = filter.limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(DEVICE);
         query.push(" WHERE 1 = 1");
-        if let Some(state) = filter.state {
-            query.push(" AND d.state = ").push_bind(state.word());
-        }
+        match filter.state {
+            Some(state) => query.push(" AND d.state = ").push_bind(state.word()),
+            // Deleted ones are on their way out: who wants to see them says so.
+            None => query.push(" AND d.state <> 'deleted'"),
+        };
         if let Some(name) = &filter.name {
             // A range on the index, not LIKE: its case rules differ between databases.
             query.push(" AND d.host_name >= ").push_bind(name.clone());
@@ -281,7 +283,8 @@ impl Reads for Database {
     }
 
     async fn revocation_count(&self) -> Result<i64> {
-        let sql = "SELECT COUNT(*) AS n FROM certificate WHERE revoked_at > 0";
+        let sql = "SELECT (SELECT COUNT(*) FROM certificate WHERE revoked_at > 0) \
+             + COALESCE((SELECT revocations FROM purged), 0) AS n";
         let row = sqlx::query(sql).fetch_one(&self.readers).await?;
         Ok(row.try_get("n")?)
     }
@@ -306,30 +309,13 @@ impl Reads for Database {
         let limit = limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(EVENT);
         if let Some(before) = before {
-            let [at, segment, number] = before.split('/').collect::<Vec<_>>()[..] else {
-                return Err(no_cursor(before));
-            };
-            let at: i64 = at.parse().map_err(no_cursor)?;
-            let segment = data_encoding::HEXLOWER
-                .decode(segment.as_bytes())
-                .map_err(no_cursor)?;
-            let number: i64 = number.parse().map_err(no_cursor)?;
-            query.push(" WHERE (at, segment, number) < (").push_bind(at);
-            query
-                .push(", ")
-                .push_bind(segment)
-                .push(", ")
-                .push_bind(number)
-                .push(")");
+            after_event(query.push(" WHERE "), before)?;
         }
         query
             .push(" ORDER BY at DESC, segment DESC, number DESC LIMIT ")
             .push_bind(i64::from(limit));
         let rows = query.build().fetch_all(&self.readers).await?;
-        page(rows, limit, event, |event| {
-            let segment = data_encoding::HEXLOWER.encode(&event.segment);
-            format!("{}/{segment}/{}", event.at.as_millisecond(), event.number)
-        })
+        page(rows, limit, event, event_cursor)
     }
 
     async fn segments(&self) -> Result<Vec<Segment>> {
@@ -490,7 +476,7 @@ pub(super) fn certificate(row: DbRow) -> Result<Certificate> {
     })
 }
 
-fn event(row: DbRow) -> Result<AuditEvent> {
+pub(super) fn event(row: DbRow) -> Result<AuditEvent> {
     let payload: Option<String> = row.try_get("payload")?;
     Ok(AuditEvent {
         segment: bytes(&row, "segment")?,
@@ -508,11 +494,33 @@ fn event(row: DbRow) -> Result<AuditEvent> {
     })
 }
 
+/// Where the page after an event begins.
+pub(super) fn event_cursor(event: &AuditEvent) -> String {
+    let segment = data_encoding::HEXLOWER.encode(&event.segment);
+    format!("{}/{segment}/{}", event.at.as_millisecond(), event.number)
+}
+
+/// The condition for events that come after the one of a cursor.
+pub(super) fn after_event(query: &mut QueryBuilder<Db>, cursor: &str) -> Result<()> {
+    let [at, segment, number] = cursor.split('/').collect::<Vec<_>>()[..] else {
+        return Err(no_cursor(cursor));
+    };
+    let at: i64 = at.parse().map_err(no_cursor)?;
+    let segment = data_encoding::HEXLOWER
+        .decode(segment.as_bytes())
+        .map_err(no_cursor)?;
+    let number: i64 = number.parse().map_err(no_cursor)?;
+    query.push("(at, segment, number) < (").push_bind(at);
+    query.push(", ").push_bind(segment);
+    query.push(", ").push_bind(number).push(")");
+    Ok(())
+}
+
 pub(super) fn no_cursor(given: impl std::fmt::Display) -> Unavailable {
     Unavailable::Cursor(given.to_string())
 }
 
-fn corrupt(what: impl std::fmt::Display) -> Unavailable {
+pub(super) fn corrupt(what: impl std::fmt::Display) -> Unavailable {
     Unavailable::Corrupt(what.to_string())
 }
 
@@ -546,7 +554,7 @@ pub(super) fn device_id(row: &DbRow, column: &str) -> Result<DeviceId> {
     DeviceId::from_bytes(&row.try_get::<Vec<u8>, _>(column)?).map_err(corrupt)
 }
 
-fn optional_device_id(row: &DbRow, column: &str) -> Result<Option<DeviceId>> {
+pub(super) fn optional_device_id(row: &DbRow, column: &str) -> Result<Option<DeviceId>> {
     let bytes: Option<Vec<u8>> = row.try_get(column)?;
     bytes
         .map(|bytes| DeviceId::from_bytes(&bytes).map_err(corrupt))

@@ -124,7 +124,7 @@ pub(super) async fn set(
             None => return Ok(Err(no_collection(name))),
         },
         RenewalScope::Device(device) => {
-            let found = sqlx::query("SELECT id FROM device WHERE id = $1")
+            let found = sqlx::query("SELECT id FROM device WHERE id = $1 AND state <> 'deleted'")
                 .bind(device.as_bytes().to_vec())
                 .fetch_optional(&mut *db)
                 .await?;

@@ -13,6 +13,8 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/identity.rs"]
+mod identity;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
@@ -30,6 +32,8 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 const LOCK_DEVICE_ROWS: &str = "";
 const LOCK_ROW: &str = "";
 const SHARE_ROW: &str = "";
+/// The text of a certificate's serial number.
+const SERIAL_TEXT: &str = "lower(hex(c.serial))";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/sqlite/migrations");
 

@@ -26,11 +26,18 @@ CREATE TABLE device (
     host_name TEXT NOT NULL DEFAULT '',
     facts TEXT NOT NULL DEFAULT '{}',
     -- The record that took this one's place.
-    successor BLOB
+    successor BLOB,
+    -- What it claims, where two devices that claim it may be one computer; and since when.
+    hardware_uuid TEXT,
+    hardware_reported_at BIGINT,
+    deleted_at BIGINT
 ) WITHOUT ROWID;
 CREATE INDEX device_name ON device (host_name, id);
 CREATE INDEX device_state ON device (state, host_name, id);
 CREATE INDEX device_successor ON device (successor) WHERE successor IS NOT NULL;
+CREATE INDEX device_hardware ON device (state, hardware_uuid, enrolled_at, id)
+    WHERE hardware_uuid IS NOT NULL;
+CREATE INDEX device_deleted ON device (deleted_at, id) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE device_seen (device BLOB PRIMARY KEY, at BIGINT NOT NULL) WITHOUT ROWID;
 
@@ -58,7 +65,7 @@ CREATE TABLE certificate (
 CREATE INDEX certificate_generation ON certificate (device, generation);
 CREATE INDEX certificate_end ON certificate (not_after, serial);
 CREATE INDEX certificate_state_end ON certificate (state, not_after, serial);
-CREATE INDEX certificate_revoked ON certificate (revoked_at);
+CREATE INDEX certificate_revoked ON certificate (revoked_at) WHERE revoked_at IS NOT NULL;
 CREATE INDEX certificate_owner ON certificate (owner, issued_at);
 
 CREATE TABLE crl (
@@ -91,6 +98,7 @@ CREATE TABLE audit_event (
     PRIMARY KEY (segment, number)
 ) WITHOUT ROWID;
 CREATE INDEX audit_event_time ON audit_event (at, segment, number);
+CREATE INDEX audit_event_subject ON audit_event (subject, at, segment, number);
 
 CREATE TABLE audit_checkpoint (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -125,3 +133,24 @@ CREATE TABLE renewal_order (
     explanation_url TEXT
 );
 CREATE INDEX renewal_order_made ON renewal_order (made_at, number);
+
+-- Two devices that an administrator keeps apart, though they claim the same hardware; a < b.
+CREATE TABLE device_distinct (
+    a BLOB NOT NULL,
+    b BLOB NOT NULL,
+    PRIMARY KEY (a, b)
+) WITHOUT ROWID;
+CREATE INDEX device_distinct_b ON device_distinct (b);
+
+-- What is left of a device that was deleted long ago: nobody comes back as it.
+CREATE TABLE device_gone (
+    device BLOB PRIMARY KEY,
+    -- Until when it has certificates that a revocation list needs.
+    certificates_until BIGINT
+) WITHOUT ROWID;
+CREATE INDEX device_gone_until ON device_gone (certificates_until)
+    WHERE certificates_until IS NOT NULL;
+
+-- One row: how many revoked certificates were removed with their devices. The number of revocations
+-- never falls.
+CREATE TABLE purged (one INTEGER PRIMARY KEY CHECK (one = 1), revocations BIGINT NOT NULL);
