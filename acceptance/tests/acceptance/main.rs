@@ -1,11 +1,14 @@
 //! The real programs, in the words of the administrator's procedures.
 
 mod certificates;
+mod collections;
 mod enrolling;
 mod hostile_requests;
+mod identity;
 mod leaving;
 mod nodes;
 mod refusing;
+mod renewal_windows;
 mod renewing;
 mod serving;
 mod time;

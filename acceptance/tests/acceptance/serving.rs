@@ -113,7 +113,8 @@ async fn health_and_metrics() -> Result<()> {
         ("/readyz", 200),
         ("/metrics", 404),
         ("/api/v1/devices", 404),
-        ("/management/v1/renewal-info", 401),
+        ("/management/v1/renewal-info", 404),
+        ("/renewal-info/x", 400),
         ("/crl/0.crl", 200),
     ] {
         assert_eq!(

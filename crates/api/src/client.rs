@@ -1,6 +1,6 @@
 //! The typed client of the API: what the administrator's command line talks through.
 
-use domain::{DeviceId, Period, RevocationReason, SerialNumber};
+use domain::{CollectionName, DeviceId, Period, RevocationReason, SerialNumber};
 use protocol::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -171,6 +171,107 @@ impl ApiClient {
         self.get("/api/v1/crl", &()).await
     }
 
+    pub async fn collections(&self, query: &PageQuery) -> Result<List<CollectionDetail>> {
+        self.get("/api/v1/collections", query).await
+    }
+
+    pub async fn collection(&self, name: &CollectionName) -> Result<CollectionDetail> {
+        self.get(&collection_path(name, ""), &()).await
+    }
+
+    pub async fn create_collection(&self, new: &NewCollection) -> Result<CollectionDetail> {
+        self.ask(Method::POST, "/api/v1/collections", Some(new))
+            .await
+    }
+
+    pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {
+        self.tell(Method::DELETE, &collection_path(name, ""), None::<&()>)
+            .await
+    }
+
+    pub async fn members(
+        &self,
+        name: &CollectionName,
+        query: &PageQuery,
+    ) -> Result<List<DeviceDetail>> {
+        self.get(&collection_path(name, "/members"), query).await
+    }
+
+    pub async fn add_members(&self, name: &CollectionName, devices: &Devices) -> Result<Changed> {
+        let path = collection_path(name, "/members/add");
+        self.ask(Method::POST, &path, Some(devices)).await
+    }
+
+    pub async fn remove_members(
+        &self,
+        name: &CollectionName,
+        devices: &Devices,
+    ) -> Result<Changed> {
+        let path = collection_path(name, "/members/remove");
+        self.ask(Method::POST, &path, Some(devices)).await
+    }
+
+    /// Newest first.
+    pub async fn renewal_windows(&self, query: &PageQuery) -> Result<List<RenewalWindow>> {
+        self.get("/api/v1/renewal-windows", query).await
+    }
+
+    pub async fn renewal_window(&self, number: i64) -> Result<RenewalWindowDetail> {
+        self.get(&format!("/api/v1/renewal-windows/{number}"), &())
+            .await
+    }
+
+    pub async fn set_renewal_window(&self, new: &NewRenewalWindow) -> Result<RenewalWindowDetail> {
+        self.ask(Method::POST, "/api/v1/renewal-windows", Some(new))
+            .await
+    }
+
+    pub async fn remove_renewal_window(&self, number: i64) -> Result<()> {
+        let path = format!("/api/v1/renewal-windows/{number}");
+        self.tell(Method::DELETE, &path, None::<&()>).await
+    }
+
+    pub async fn device_conflicts(&self, query: &PageQuery) -> Result<List<DeviceConflict>> {
+        self.get("/api/v1/device-conflicts", query).await
+    }
+
+    pub async fn merge_devices(&self, from: DeviceId, merge: Merge) -> Result<Revoked> {
+        let path = format!("/api/v1/devices/{from}/merge");
+        self.ask(Method::POST, &path, Some(&merge)).await
+    }
+
+    pub async fn keep_both_devices(&self, device: DeviceId, keep: KeepBoth) -> Result<()> {
+        let path = format!("/api/v1/devices/{device}/keep-both");
+        self.tell(Method::POST, &path, Some(&keep)).await
+    }
+
+    pub async fn earlier_records(
+        &self,
+        device: DeviceId,
+        query: &PageQuery,
+    ) -> Result<List<DeviceDetail>> {
+        self.get(&format!("/api/v1/devices/{device}/earlier"), query)
+            .await
+    }
+
+    pub async fn export_certificates(
+        &self,
+        device: DeviceId,
+        query: &PageQuery,
+    ) -> Result<List<CertificateDetail>> {
+        let path = format!("/api/v1/devices/{device}/export/certificates");
+        self.get(&path, query).await
+    }
+
+    pub async fn export_events(
+        &self,
+        device: DeviceId,
+        query: &PageQuery,
+    ) -> Result<List<AuditEntry>> {
+        let path = format!("/api/v1/devices/{device}/export/events");
+        self.get(&path, query).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T> {
         let query = query_string(&serde_json::to_value(query)?);
         self.ask(Method::GET, &format!("{path}{query}"), None::<&()>)
@@ -220,6 +321,10 @@ impl ApiClient {
             detail,
         })
     }
+}
+
+fn collection_path(name: &CollectionName, rest: &str) -> String {
+    format!("/api/v1/collections/{}{rest}", segment(name.as_str()))
 }
 
 /// A flat record as a query string.

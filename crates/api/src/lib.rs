@@ -5,10 +5,14 @@ mod client;
 mod server;
 mod types;
 
+pub use site::MOST_MEMBERS_AT_ONCE;
+
 pub use client::{ApiClient, ClientError};
 pub use server::{ROUTES, Route, routes};
 pub use types::{
     AlertDetail, AlertQuery, AllowRenewal, AuditEntry, CertificateDetail, CertificateQuery,
-    CertificateSummary, ClockDetail, CrlDetail, DeviceDetail, DeviceQuery, List, NewUser,
-    PageQuery, Password, RenewalAllowed, Revoke, Revoked, User,
+    CertificateSummary, Changed, ClockDetail, CollectionDetail, ConflictingDevice, CrlDetail,
+    DeviceConflict, DeviceDetail, DeviceQuery, Devices, KeepBoth, List, Merge, NewCollection,
+    NewRenewalWindow, NewUser, PageQuery, Password, RenewalAllowed, RenewalWindow,
+    RenewalWindowDetail, Revoke, Revoked, User,
 };

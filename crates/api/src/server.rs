@@ -1,6 +1,10 @@
 //! The routes. Each is a line of [`ROUTES`]; a test asks every one of them as nobody, as a device
 //! and in each role.
 
+mod collections;
+mod identity;
+mod renewal_windows;
+
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
@@ -103,6 +107,84 @@ pub const ROUTES: &[Route] = &[
     ),
     route("GET", "/api/v1/clock", Some(Action::ReadAlerts)),
     route("POST", "/api/v1/clock/accept", Some(Action::AcceptClock)),
+    route("GET", "/api/v1/collections", Some(Action::ReadCollections)),
+    route(
+        "POST",
+        "/api/v1/collections",
+        Some(Action::ManageCollections),
+    ),
+    route(
+        "GET",
+        "/api/v1/collections/{name}",
+        Some(Action::ReadCollections),
+    ),
+    route(
+        "DELETE",
+        "/api/v1/collections/{name}",
+        Some(Action::ManageCollections),
+    ),
+    route(
+        "GET",
+        "/api/v1/collections/{name}/members",
+        Some(Action::ReadCollections),
+    ),
+    route(
+        "POST",
+        "/api/v1/collections/{name}/members/add",
+        Some(Action::ManageCollections),
+    ),
+    route(
+        "POST",
+        "/api/v1/collections/{name}/members/remove",
+        Some(Action::ManageCollections),
+    ),
+    route(
+        "GET",
+        "/api/v1/renewal-windows",
+        Some(Action::ReadCertificates),
+    ),
+    route(
+        "POST",
+        "/api/v1/renewal-windows",
+        Some(Action::MoveRenewalWindows),
+    ),
+    route(
+        "GET",
+        "/api/v1/renewal-windows/{number}",
+        Some(Action::ReadCertificates),
+    ),
+    route(
+        "DELETE",
+        "/api/v1/renewal-windows/{number}",
+        Some(Action::MoveRenewalWindows),
+    ),
+    route("GET", "/api/v1/device-conflicts", Some(Action::ReadDevices)),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/merge",
+        Some(Action::MergeDevices),
+    ),
+    route(
+        "POST",
+        "/api/v1/devices/{device}/keep-both",
+        Some(Action::MergeDevices),
+    ),
+    route(
+        "GET",
+        "/api/v1/devices/{device}/earlier",
+        Some(Action::ReadDevices),
+    ),
+    // These two take ReadDevices as well.
+    route(
+        "GET",
+        "/api/v1/devices/{device}/export/certificates",
+        Some(Action::ReadAudit),
+    ),
+    route(
+        "GET",
+        "/api/v1/devices/{device}/export/events",
+        Some(Action::ReadAudit),
+    ),
 ];
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -137,6 +219,9 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/audit/events", get(audit_events))
         .route("/api/v1/audit/verify", get(verify_audit))
         .route("/api/v1/crl", get(crl))
+        .merge(collections::routes())
+        .merge(identity::routes())
+        .merge(renewal_windows::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }

@@ -2,12 +2,16 @@
 
 use data_encoding::{BASE64, HEXLOWER};
 use domain::{
-    AlertKind, CertificateState, DeviceFacts, DeviceId, DeviceState, Period, RevocationReason,
-    SerialNumber, Smsid, Timestamp,
+    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState,
+    ExplanationUrl, HardwareUuid, Period, RenewalScope, RevocationReason, SerialNumber, Smsid,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use site::{Alert, AuditEvent, Certificate, Device};
+use site::{
+    Alert, AuditEvent, Certificate, ClaimedDevice, Collection, Device,
+    DeviceConflict as FoundConflict, RenewalOrder, RenewalProgress,
+};
 
 /// Part of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -297,4 +301,166 @@ pub struct CrlDetail {
     pub next_update: Timestamp,
     /// DER in base64.
     pub der: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CollectionDetail {
+    pub name: CollectionName,
+    pub members: i64,
+    pub created_at: Timestamp,
+}
+
+impl From<Collection> for CollectionDetail {
+    fn from(collection: Collection) -> Self {
+        Self {
+            name: collection.name,
+            members: collection.members,
+            created_at: collection.created_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCollection {
+    pub name: CollectionName,
+}
+
+/// Devices that join a collection or leave it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Devices {
+    pub devices: Vec<DeviceId>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Changed {
+    /// How many joined or left just now.
+    pub changed: u64,
+}
+
+/// An order about when certificates are renewed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewalWindow {
+    pub number: i64,
+    pub scope: RenewalScope,
+    /// The scope in words.
+    pub covers: String,
+    pub start: Timestamp,
+    pub end: Timestamp,
+    /// It concerns certificates that were issued before.
+    pub made_at: Timestamp,
+    pub explanation_url: Option<String>,
+}
+
+impl From<RenewalOrder> for RenewalWindow {
+    fn from(order: RenewalOrder) -> Self {
+        Self {
+            number: order.number,
+            covers: order.scope.to_string(),
+            scope: order.scope,
+            start: order.window.start,
+            end: order.window.end,
+            made_at: order.made_at,
+            explanation_url: order.explanation_url,
+        }
+    }
+}
+
+/// An order, and how many of its devices followed it. `renewed`, `waiting` and `unseen` add up to
+/// `covered`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewalWindowDetail {
+    #[serde(flatten)]
+    pub window: RenewalWindow,
+    pub covered: i64,
+    /// A certificate that was issued since is in use.
+    pub renewed: i64,
+    /// Seen since, and not renewed yet.
+    pub waiting: i64,
+    /// Not seen since.
+    pub unseen: i64,
+}
+
+impl From<(RenewalOrder, RenewalProgress)> for RenewalWindowDetail {
+    fn from((order, progress): (RenewalOrder, RenewalProgress)) -> Self {
+        Self {
+            window: order.into(),
+            covered: progress.covered(),
+            renewed: progress.renewed,
+            waiting: progress.waiting,
+            unseen: progress.unseen,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRenewalWindow {
+    pub scope: RenewalScope,
+    /// None: now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Timestamp>,
+    /// None: a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Period>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation_url: Option<ExplanationUrl>,
+}
+
+/// Two active devices that claim the same hardware.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeviceConflict {
+    pub hardware_uuid: HardwareUuid,
+    pub older: ConflictingDevice,
+    pub newer: ConflictingDevice,
+    /// Since when both claim it.
+    pub found_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConflictingDevice {
+    pub id: DeviceId,
+    pub smsid: Smsid,
+    pub host_name: String,
+    pub user_name: String,
+    pub enrolled_at: Timestamp,
+    pub last_seen: Option<Timestamp>,
+}
+
+impl From<FoundConflict> for DeviceConflict {
+    fn from(found: FoundConflict) -> Self {
+        Self {
+            hardware_uuid: found.hardware_uuid,
+            older: found.older.into(),
+            newer: found.newer.into(),
+            found_at: found.found_at,
+        }
+    }
+}
+
+impl From<ClaimedDevice> for ConflictingDevice {
+    fn from(device: ClaimedDevice) -> Self {
+        Self {
+            id: device.id,
+            smsid: device.id.smsid(),
+            host_name: device.host_name,
+            user_name: device.user_name,
+            enrolled_at: device.enrolled_at,
+            last_seen: device.last_seen,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Merge {
+    /// The record that stays.
+    pub into: DeviceId,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepBoth {
+    pub other: DeviceId,
 }

@@ -5,17 +5,22 @@
 
 mod account;
 mod clock;
+mod collection;
 mod device;
+mod hardware;
 mod identifier;
 mod period;
 mod renewal;
+mod renewal_order;
 mod role;
 mod state;
 pub mod wizard;
 
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
+pub use collection::{CollectionName, InvalidCollectionName};
 pub use device::DeviceFacts;
+pub use hardware::{HardwareUuid, InvalidHardwareUuid};
 pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
 };
@@ -25,6 +30,7 @@ pub use renewal::{
     ReminderStage, RenewalKey, RenewalMode, RenewalSchedule, RenewalSetting, Situation, Unused,
     Window, next_reminder,
 };
+pub use renewal_order::{ExplanationUrl, InvalidExplanationUrl, InvalidOrder, RenewalScope};
 pub use role::{Action, Role};
 pub use state::{
     AfterExpiry, AlertKind, CertificateState, DeviceState, DeviceTransition, RevocationReason,

@@ -30,6 +30,10 @@ words! {
         AllowRenewal = "allow-renewal",
         /// To believe the site's clock after it stepped.
         AcceptClock = "accept-clock",
+        ReadCollections = "read-collections",
+        ManageCollections = "manage-collections",
+        MoveRenewalWindows = "move-renewal-windows",
+        MergeDevices = "merge-devices",
     }
 }
 
@@ -51,20 +55,36 @@ impl Role {
                     | ReadAlerts
                     | CloseAlerts
                     | AllowRenewal
+                    | ReadCollections
+                    | ManageCollections
+                    | MoveRenewalWindows
+                    | MergeDevices
             ),
             Role::HelpDesk => {
                 matches!(
                     action,
-                    ReadDevices | ReadCertificates | ReadAlerts | AllowRenewal
+                    ReadDevices | ReadCertificates | ReadCollections | ReadAlerts | AllowRenewal
                 )
             }
             Role::ComplianceSettingsManager => {
-                matches!(action, ReadDevices | ReadCertificates | ReadAlerts)
+                matches!(
+                    action,
+                    ReadDevices
+                        | ReadCertificates
+                        | ReadAlerts
+                        | ReadCollections
+                        | ManageCollections
+                )
             }
             Role::ReadOnlyAnalyst => {
                 matches!(
                     action,
-                    ReadAccounts | ReadDevices | ReadCertificates | ReadAudit | ReadAlerts
+                    ReadAccounts
+                        | ReadDevices
+                        | ReadCertificates
+                        | ReadAudit
+                        | ReadAlerts
+                        | ReadCollections
                 )
             }
         }

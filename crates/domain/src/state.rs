@@ -4,6 +4,8 @@
 //! device:       active ──block──▶ blocked ──unblock──▶ active
 //!               active, blocked ──retire──▶ retired           (the end)
 //!               active, blocked ──supersede──▶ obsolete       (the end)
+//!               every state ──an administrator deletes it──▶ deleted
+//!                                           (the end; some time later the record is gone)
 //!
 //! certificate:  valid ──a newer one was used──▶ superseded
 //!               valid, superseded ──revoke──▶ revoked         (the end)
@@ -83,6 +85,8 @@ words! {
         Retired = "retired",
         /// Another record took its place: the same computer enrolled again.
         Obsolete = "obsolete",
+        /// An administrator deleted it; its history goes some time later.
+        Deleted = "deleted",
     }
 }
 
@@ -109,19 +113,19 @@ impl DeviceState {
     /// The state after `transition`. A transition that changes nothing succeeds, so that a command
     /// can be repeated.
     pub fn after(self, transition: DeviceTransition) -> Result<Self, TransitionRefused> {
-        use DeviceState::{Active, Blocked, Obsolete, Retired};
+        use DeviceState::{Active, Blocked, Deleted, Obsolete, Retired};
         use DeviceTransition::{Block, Retire, Supersede, Unblock};
         match (self, transition) {
             (Active | Blocked, Block) => Ok(Blocked),
             (Active | Blocked, Unblock) => Ok(Active),
             (Active | Blocked | Retired, Retire) => Ok(Retired),
             (Active | Blocked | Obsolete, Supersede) => Ok(Obsolete),
-            (Retired, Block | Unblock | Supersede) | (Obsolete, Block | Unblock | Retire) => {
-                Err(TransitionRefused {
-                    state: self,
-                    transition,
-                })
-            }
+            (Retired, Block | Unblock | Supersede)
+            | (Obsolete, Block | Unblock | Retire)
+            | (Deleted, _) => Err(TransitionRefused {
+                state: self,
+                transition,
+            }),
         }
     }
 }
@@ -171,7 +175,11 @@ mod tests {
 
     #[test]
     fn an_end_is_an_end() {
-        for end in [DeviceState::Retired, DeviceState::Obsolete] {
+        for end in [
+            DeviceState::Retired,
+            DeviceState::Obsolete,
+            DeviceState::Deleted,
+        ] {
             for transition in DeviceTransition::ALL {
                 let after = end.after(*transition);
                 assert!(
@@ -201,7 +209,7 @@ mod tests {
         let error = "gone".parse::<DeviceState>().expect_err("no such state");
         assert_eq!(
             error.to_string(),
-            "`gone` is not one of: active, blocked, retired, obsolete"
+            "`gone` is not one of: active, blocked, retired, obsolete, deleted"
         );
     }
 }

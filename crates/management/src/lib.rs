@@ -1,9 +1,10 @@
 //! The management point: what enrolled devices talk to, over mutual TLS. A thin face of the site;
-//! device and certificate are judged anew at each request.
+//! device and certificate are judged anew at each request. Only when a certificate is to be renewed is
+//! told to everybody who knows it.
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Extension, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -19,7 +20,10 @@ pub fn routes(site: Site) -> Router {
     Router::new()
         .route(CHECK_IN_PATH, post(check_in))
         .route(LEAVE_PATH, post(leave))
-        .route(RENEWAL_INFO_PATH, get(renewal_info))
+        .route(
+            &format!("{RENEWAL_INFO_PATH}/{{certificate}}"),
+            get(renewal_info),
+        )
         .route(RENEW_EXPIRED_PATH, get(challenge).post(renew_expired))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
@@ -49,14 +53,14 @@ async fn leave(
     Ok(Json(site.leave(&device, leave).await?))
 }
 
+/// RFC 9773 section 4: for whoever knows the certificate, without authentication.
 async fn renewal_info(
     State(site): State<Site>,
-    Extension(peer): Extension<Peer>,
-) -> Result<Json<RenewalInfo>, Refusal> {
-    let device = site
-        .authenticate_device(peer.certificate, peer.address)
-        .await?;
-    Ok(Json(site.renewal_info(&device)))
+    Path(certificate): Path<String>,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<RenewalInfo>), Refusal> {
+    let (info, ask_again) = site.renewal_info_of(&certificate).await?;
+    let ask_again = HeaderValue::from(ask_again.seconds());
+    Ok(([(header::RETRY_AFTER, ask_again)], Json(info)))
 }
 
 async fn challenge(State(site): State<Site>) -> Json<Challenge> {

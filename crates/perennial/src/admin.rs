@@ -1,5 +1,9 @@
 //! The administrator's commands. All of them go through the REST API of a running site.
 
+mod collections;
+mod identity;
+mod renewal_windows;
+
 use std::io::{IsTerminal, Read};
 use std::sync::Arc;
 
@@ -31,6 +35,10 @@ pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result
         Administer::Alert { command, format } => alert(&api, command, format).await,
         Administer::Clock { command, format } => clock(&api, command, format).await,
         Administer::Crl { command, format } => crl(&api, command, format).await,
+        Administer::Collection { command, format } => collections::run(&api, command, format).await,
+        Administer::RenewalWindow { command, format } => {
+            renewal_windows::run(&api, command, format).await
+        }
     }
 }
 
@@ -162,6 +170,7 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                 Column("Name", "/facts/host_name"),
                 Column("SMSID", "/smsid"),
                 Column("State", "/state"),
+                Column("Replaced by", "/successor"),
                 Column("User", "/user_name"),
                 Column("Enrolled", "/enrolled_at"),
                 Column("Last seen", "/last_seen"),
@@ -180,7 +189,10 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             };
             let certificates = certificates(api, &query).await?;
             if format.json {
-                let whole = serde_json::json!({ "device": device, "certificates": certificates });
+                let whole = serde_json::json!({
+                    "device": device, "certificates": certificates,
+                    "earlier_records": identity::earlier(api, device.id).await?,
+                });
                 return print(&serde_json::to_string_pretty(&whole)?);
             }
             record(format, &device, &columns)?;
@@ -203,13 +215,18 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                 }
                 print("\nCertificates")?;
                 list(format, &certificates, &CERTIFICATE_LIST)?;
+                identity::print_earlier(api, device.id, format).await?;
             }
             Ok(())
         }
         Device::Delete { device } => {
             let id = resolve(api, &device).await?;
             let revoked = api.delete_device(id).await?;
-            let sentence = format!("deleted {device}; {} certificates revoked", revoked.revoked);
+            let sentence = format!(
+                "deleted {device}; {} certificates revoked; until its history goes: perennial device export {}",
+                revoked.revoked,
+                id.smsid()
+            );
             done(format, &sentence, &revoked)
         }
         Device::Block { device } => {
@@ -240,6 +257,10 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             let sentence = format!("retired {device}; {} certificates revoked", revoked.revoked);
             done(format, &sentence, &revoked)
         }
+        Device::Conflicts => identity::conflicts(api, format).await,
+        Device::Merge { old, into, yes } => identity::merge(api, &old, &into, yes, format).await,
+        Device::KeepBoth { a, b } => identity::keep_both(api, &a, &b, format).await,
+        Device::Export { device, out } => identity::export(api, &device, out.as_deref()).await,
     }
 }
 

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use domain::{CertificateState, DeviceState, Period, Pin, RevocationReason, SerialNumber};
+use domain::{
+    CertificateState, CollectionName, DeviceState, ExplanationUrl, Period, Pin, RevocationReason,
+    SerialNumber, Timestamp,
+};
 use transport::ServerAddress;
 
 /// Keeps client computers' identities alive: enrolls them, renews their certificates silently,
@@ -162,6 +165,20 @@ pub enum Administer {
         #[command(flatten)]
         format: Format,
     },
+    /// Collections: groups of devices that you name
+    Collection {
+        #[command(subcommand)]
+        command: Collection,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Renewals that are moved: after a trouble with the CA, or before a holiday
+    RenewalWindow {
+        #[command(subcommand)]
+        command: RenewalWindow,
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 #[derive(Subcommand)]
@@ -204,7 +221,10 @@ pub enum Device {
         /// Identifier (with or without GUID:) or host name.
         device: String,
     },
-    /// Revoke a device's certificates and delete its record
+    /// Revoke a device's certificates and delete it; its history stays for a retention time
+    ///
+    /// Until `deleted_device_retention` (30d) has passed, `device list --state deleted` shows it and
+    /// `device export` has its history. The records that it replaced go with it.
     Delete { device: String },
     /// Refuse a device until it is unblocked
     Block { device: String },
@@ -223,6 +243,39 @@ pub enum Device {
         /// One of RFC 5280's reasons, such as keyCompromise.
         #[arg(long)]
         reason: Option<RevocationReason>,
+    },
+    /// List active devices that claim the same hardware
+    ///
+    /// A computer that enrolled again without proof of its old key has two records. So has a disk
+    /// that was cloned, and whoever lies. Answer each pair with one of: device merge OLD --into NEW;
+    /// device keep-both OLD NEW; device block DEVICE.
+    Conflicts,
+    /// Make two records of one computer one
+    ///
+    /// OLD becomes obsolete: its certificates are revoked, NEW takes its place in collections, and
+    /// `device show NEW` has its history. There is no way back. Whoever works on NEW's computer must
+    /// be the one who owned OLD's: look at both before.
+    Merge {
+        /// The record that ends: identifier or host name.
+        old: String,
+        /// The record that stays.
+        #[arg(long, value_name = "NEW")]
+        into: String,
+        /// Do not ask on the terminal.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Two devices are two, though they claim the same hardware
+    KeepBoth { a: String, b: String },
+    /// Write all that is known of a device as one JSON document
+    ///
+    /// The record, its certificates, the records that it replaced, and what the audit log has about
+    /// them. Also of a deleted device, by its identifier, until its retention time is over.
+    Export {
+        device: String,
+        /// Write it to this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -300,6 +353,117 @@ pub enum Crl {
     },
 }
 
+#[derive(Subcommand)]
+pub enum Collection {
+    /// Make an empty collection
+    Create { name: CollectionName },
+    /// List collections
+    List,
+    /// Show a collection and its members
+    Show { name: CollectionName },
+    /// Add devices to a collection
+    ///
+    /// Devices that are members already stay. When one is unknown, it is named, and none of its
+    /// request (1,000 devices) is added: mend the list and repeat.
+    Add {
+        name: CollectionName,
+        #[command(flatten)]
+        devices: DeviceList,
+    },
+    /// Remove devices from a collection; the devices stay
+    Remove {
+        name: CollectionName,
+        #[command(flatten)]
+        devices: DeviceList,
+    },
+    /// Delete a collection; its devices stay
+    Delete { name: CollectionName },
+}
+
+#[derive(Subcommand)]
+pub enum RenewalWindow {
+    /// Let certificates be renewed in a window
+    ///
+    /// It concerns the certificates that were issued before this command, also of clients that are
+    /// switched off now. Clients learn of it at their next check-in and pick an instant in the
+    /// window; a window that is over means now. It never delays a renewal beyond the end of the
+    /// certificate's own window. Where several concern one certificate, the newest counts.
+    #[command(after_help = "\
+Examples:
+  perennial renewal-window set --all --spread 8h
+  perennial renewal-window set --collection Labs --start 2026-12-20T18:00:00Z --spread 3d")]
+    Set {
+        #[command(flatten)]
+        scope: Scope,
+        /// When the window begins: `now`, or a moment such as 2026-12-20T18:00:00Z. It may lie in
+        /// the past.
+        #[arg(long, value_name = "WHEN", default_value = "now")]
+        start: When,
+        /// How long it is, from 1m to 90d: the renewals spread over it.
+        #[arg(long, value_name = "PERIOD", default_value = "24h")]
+        spread: Period,
+        /// A web page that tells why; EST and ACME clients may show it.
+        #[arg(long, value_name = "URL")]
+        explanation_url: Option<ExplanationUrl>,
+    },
+    /// List windows, newest first
+    List,
+    /// Show a window and how many devices followed it
+    Show {
+        number: i64,
+        /// Go on until all have.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Remove a window: certificates that were not renewed yet go back to their own
+    Remove { number: i64 },
+}
+
+/// Whose certificates.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Scope {
+    /// All devices.
+    #[arg(long)]
+    pub all: bool,
+    /// The members of a collection, whoever they are when they ask.
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<CollectionName>,
+    /// One device: identifier or host name.
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+/// A moment, or now by the site's clock.
+#[derive(Clone, Copy)]
+pub struct When(pub Option<Timestamp>);
+
+impl std::str::FromStr for When {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        match given {
+            "now" => Ok(Self(None)),
+            moment => moment.parse().map(|at| Self(Some(at))).map_err(|_| {
+                format!("`{moment}` is no moment; write now, or 2026-12-20T18:00:00Z")
+            }),
+        }
+    }
+}
+
+/// Devices, on the command line or in a file.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct DeviceList {
+    /// Identifiers (with or without GUID:) or host names.
+    #[arg(value_name = "DEVICE")]
+    pub devices: Vec<String>,
+    /// Read one device for each line of this file; `-` is standard input. Empty lines and lines
+    /// that begin with # are left out.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
 /// A state, as a word of the command line.
 macro_rules! state_words {
     ($name:ident for $state:ident { $($variant:ident),* }) => {
@@ -313,5 +477,5 @@ macro_rules! state_words {
         }
     };
 }
-state_words!(DeviceStateWord for DeviceState { Active, Blocked, Retired, Obsolete });
+state_words!(DeviceStateWord for DeviceState { Active, Blocked, Retired, Obsolete, Deleted });
 state_words!(CertificateStateWord for CertificateState { Valid, Superseded, Revoked });

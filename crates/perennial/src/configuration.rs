@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use domain::Period;
+use domain::{HardwareUuid, Period};
 use serde::{Deserialize, Serialize};
 use site::{EnrollmentProfile, Settings};
 use store::Location;
@@ -31,8 +31,18 @@ pub struct Configuration {
     /// Stamped into certificates; leave it out unless the list is published there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crl_url: Option<String>,
+    /// Hardware UUIDs that several computers have: they are no reason to look closer.
+    #[serde(default)]
+    pub excluded_hardware_uuids: Vec<HardwareUuid>,
+    /// How long the history of a deleted device is kept.
+    #[serde(default = "default_deleted_device_retention")]
+    pub deleted_device_retention: Period,
     #[serde(default)]
     pub profile: EnrollmentProfile,
+}
+
+fn default_deleted_device_retention() -> Period {
+    Period::from_days(30)
 }
 
 fn default_devices() -> SocketAddr {
@@ -62,6 +72,8 @@ impl Configuration {
             check_in_interval: default_check_in_interval(),
             crl_lifetime: default_crl_lifetime(),
             crl_url: None,
+            excluded_hardware_uuids: Vec::new(),
+            deleted_device_retention: default_deleted_device_retention(),
             profile: EnrollmentProfile::default(),
         }
     }
@@ -107,6 +119,12 @@ impl Configuration {
         at_least("check_in_interval", self.check_in_interval, 60)?;
         at_least("crl_lifetime", self.crl_lifetime, 3600)?;
         at_least("profile.validity", self.profile.validity, 600)?;
+        // Each is a value in the statement that looks for conflicts.
+        if self.excluded_hardware_uuids.len() > 1000 {
+            return Err(anyhow!(
+                "excluded_hardware_uuids has more than 1000 entries"
+            ));
+        }
         // "… Issuing CA" has to fit into the 64 characters of a common name.
         if self.name.trim().is_empty() || self.name.chars().count() > 48 {
             return Err(anyhow!("name has to have 1 to 48 characters"));
@@ -147,6 +165,8 @@ impl Configuration {
             check_in_interval: self.check_in_interval,
             crl_lifetime: self.crl_lifetime,
             crl_url: self.crl_url.clone(),
+            excluded_hardware_uuids: self.excluded_hardware_uuids.clone(),
+            deleted_device_retention: self.deleted_device_retention,
         }
     }
 }
@@ -220,6 +240,7 @@ mod tests {
         for line in [
             "check_in_interval = \"1s\"",
             "crl_lifetime = \"soon\"",
+            "excluded_hardware_uuids = [\"none\"]",
             "[profile]\nvalidity = \"1m\"",
         ] {
             assert!(site(&format!("{LEAST}{line}\n")).is_err(), "{line}");

@@ -4,8 +4,9 @@ use domain::{DeviceFacts, Period, RenewalMode, Smsid, Timestamp, Window};
 use serde::{Deserialize, Serialize};
 
 pub const CHECK_IN_PATH: &str = "/management/v1/check-in";
-/// When to renew, without a check-in.
-pub const RENEWAL_INFO_PATH: &str = "/management/v1/renewal-info";
+/// When to renew a certificate, for whoever knows it: below this path, by its name of RFC 9773
+/// section 4.1.
+pub const RENEWAL_INFO_PATH: &str = "/renewal-info";
 
 /// From the device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -87,6 +87,7 @@ impl Site {
             (DeviceState::Blocked, _) => Refusal::Blocked,
             (DeviceState::Retired, _) => Refusal::Retired,
             (DeviceState::Obsolete, _) => Refusal::Obsolete,
+            (DeviceState::Deleted, _) => Refusal::Deleted,
             (DeviceState::Active, CertificateState::Revoked) => Refusal::Revoked,
             (DeviceState::Active, CertificateState::Superseded) => {
                 Refusal::Superseded(standing.device)
@@ -162,6 +163,8 @@ pub(crate) enum Refusal {
     Blocked,
     #[error("the device is retired; enroll again")]
     Retired,
+    #[error("the device was deleted; enroll again")]
+    Deleted,
     #[error("the device was replaced by another record; enroll again")]
     Obsolete,
     #[error("the certificate is revoked; enroll again")]

@@ -71,7 +71,8 @@ impl Site {
         self.revoking(by, kind).await
     }
 
-    /// Revokes the device's certificates and ends its record. Returns how many were revoked.
+    /// Revokes the certificates of the device, and of the records that it replaced, and ends them.
+    /// Their history goes after the retention time. Returns how many were revoked.
     ///
     /// # Errors
     /// When there is no such device.
@@ -111,7 +112,7 @@ impl Site {
         Ok(())
     }
 
-    fn add_last_seen(&self, device: &mut Device) {
+    pub(crate) fn add_last_seen(&self, device: &mut Device) {
         device.last_seen = device.last_seen.max(self.0.seen.last(device.id));
     }
 }

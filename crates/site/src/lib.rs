@@ -9,17 +9,21 @@ mod audit;
 mod certificates;
 mod check_in;
 mod clock_guard;
+mod collections;
 mod crl;
 mod device;
 mod devices;
 mod enroll;
 mod error;
+mod identity;
 mod leave;
 mod limits;
 mod peer;
 mod proof;
 mod renew;
 mod renew_expired;
+mod renewal_windows;
+mod retention;
 mod seen;
 mod server_certificate;
 mod settings;
@@ -38,14 +42,16 @@ pub use accounts::{AccountView, NewPassword};
 pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
 pub use clock_guard::{ClockStep, GuardedClock};
+pub use collections::MOST_MEMBERS_AT_ONCE;
 pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate, Record};
 pub use error::Error;
 pub use peer::Peer;
+pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
-    Alert, AlertFilter, AuditEvent, AuditProof, Certificate, CertificateFilter, Crl, Device,
-    DeviceFilter, Page,
+    Alert, AlertFilter, AuditEvent, AuditProof, Certificate, CertificateFilter, ClaimedDevice,
+    Collection, Crl, Device, DeviceConflict, DeviceFilter, Page, RenewalOrder, RenewalProgress,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -142,7 +148,8 @@ impl Site {
                 self.flush_seen(),
                 self.write_checkpoints(),
                 self.keep_moment(),
-                self.watch_clock()
+                self.watch_clock(),
+                self.purge_deleted()
             )
         };
         tokio::select! {
@@ -234,6 +241,10 @@ impl From<Conflict> for Error {
             | Conflict::KeySpent
             | Conflict::Changed
             | Conflict::Transition(_)
+            | Conflict::MergeInto(_)
+            | Conflict::MergedElsewhere(..)
+            | Conflict::UsedByRenewalWindow(_)
+            | Conflict::RenewalWindows(_)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }
     }

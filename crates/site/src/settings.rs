@@ -1,6 +1,6 @@
 //! What an administrator decides about a site.
 
-use domain::{Period, RenewalMode};
+use domain::{HardwareUuid, Period, RenewalMode};
 use serde::{Deserialize, Serialize};
 
 /// The part of the configuration that the use cases need.
@@ -16,6 +16,10 @@ pub struct Settings {
     pub crl_lifetime: Period,
     /// Stamped into certificates when set; a dead address would break strict verifiers.
     pub crl_url: Option<String>,
+    /// Hardware UUIDs that tell no two computers apart: of cloned disks, of a maker's firmware.
+    pub excluded_hardware_uuids: Vec<HardwareUuid>,
+    /// How long the history of a deleted device is kept.
+    pub deleted_device_retention: Period,
 }
 
 /// What a certificate contains and who may have how many. The request decides nothing but the key.

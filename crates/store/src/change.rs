@@ -4,8 +4,9 @@
 use std::fmt;
 
 use domain::{
-    AfterExpiry, AlertKind, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest,
-    RevocationReason, Role, SerialNumber, Timestamp, TokenDigest, TransitionRefused,
+    AfterExpiry, AlertKind, CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition,
+    ExplanationUrl, KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp,
+    TokenDigest, TransitionRefused, Window,
 };
 use serde_json::{Value, json};
 
@@ -135,8 +136,8 @@ pub enum Kind {
         serial: SerialNumber,
         reason: RevocationReason,
     },
-    /// Revokes all certificates of a device and ends its record. The certificates' rows stay until
-    /// they expired, for the revocation list.
+    /// Revokes all certificates of a device, and of the records that it replaced, and ends them. What
+    /// is left is removed later, by [`Kind::PurgeDevices`].
     DeleteDevice {
         device: DeviceId,
     },
@@ -150,7 +151,53 @@ pub enum Kind {
     },
     /// Nothing changed, but somebody should know: a log-in that was refused, a server's certificate.
     Noted(Note),
+    CreateCollection {
+        name: CollectionName,
+    },
+    /// Its devices stay what they are.
+    DeleteCollection {
+        name: CollectionName,
+    },
+    /// All of `devices` become members, or, when one of them is unknown, none.
+    AddMembers {
+        collection: CollectionName,
+        devices: Vec<DeviceId>,
+    },
+    RemoveMembers {
+        collection: CollectionName,
+        devices: Vec<DeviceId>,
+    },
+    /// Moves the renewal of all certificates of a scope that were issued before it.
+    SetRenewalWindow {
+        scope: RenewalScope,
+        window: Window,
+        explanation_url: Option<ExplanationUrl>,
+    },
+    RemoveRenewalWindow {
+        number: i64,
+    },
+    /// Two records are one computer: the first one ends, its certificates are revoked, and the
+    /// second one takes its place in collections.
+    MergeDevices {
+        from: DeviceId,
+        into: DeviceId,
+    },
+    /// Two records that look like one computer are two.
+    KeepBoth {
+        a: DeviceId,
+        b: DeviceId,
+    },
+    /// Removes what is left of devices that were deleted until a moment, and their certificates
+    /// that no revocation list needs any more. At most [`PURGED_AT_ONCE`] rows of a kind, so that
+    /// others do not wait for it long.
+    PurgeDevices {
+        deleted_until: Timestamp,
+        expired_until: Timestamp,
+    },
 }
+
+/// Rows of each kind that one [`Kind::PurgeDevices`] removes at most.
+pub const PURGED_AT_ONCE: u32 = 5_000;
 
 #[derive(Debug, Clone)]
 pub struct NewAccount {
@@ -219,6 +266,24 @@ pub enum Applied {
     Revoked {
         certificates: u64,
     },
+    /// How many devices became members, or are members no more.
+    Members {
+        changed: u64,
+    },
+    /// The number that it got.
+    Numbered(i64),
+    Purged(Purged),
+}
+
+/// What one step of a purge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Purged {
+    pub devices: u64,
+    pub certificates: u64,
+    /// Entries of the audit log whose details were erased.
+    pub entries: u64,
+    /// There may be more to do.
+    pub more: bool,
 }
 
 /// Why a change was not applied.
@@ -242,6 +307,16 @@ pub enum Conflict {
     Changed,
     #[error("a newer revocation list is published already")]
     CrlNumber,
+    #[error(
+        "the collection is used by renewal window {0}; remove that first: perennial renewal-window remove {0}"
+    )]
+    UsedByRenewalWindow(i64),
+    #[error("a device cannot be merged into one that is {0}")]
+    MergeInto(DeviceState),
+    #[error("the device {0} was merged into {1} already")]
+    MergedElsewhere(DeviceId, DeviceId),
+    #[error("there are {0} renewal windows already, the most that there can be; remove old ones")]
+    RenewalWindows(i64),
 }
 
 /// What the audit log keeps of a change.
@@ -378,6 +453,60 @@ impl Kind {
                 note.subject.clone(),
                 json!({ "detail": note.detail }),
             ),
+            Kind::CreateCollection { name } => ("collection-created", name.to_string(), json!({})),
+            Kind::DeleteCollection { name } => ("collection-deleted", name.to_string(), json!({})),
+            Kind::AddMembers {
+                collection,
+                devices,
+            } => (
+                "members-added",
+                collection.to_string(),
+                json!({ "devices": devices }),
+            ),
+            Kind::RemoveMembers {
+                collection,
+                devices,
+            } => (
+                "members-removed",
+                collection.to_string(),
+                json!({ "devices": devices }),
+            ),
+            Kind::SetRenewalWindow {
+                scope,
+                window,
+                explanation_url,
+            } => (
+                "renewal-window-set",
+                match applied {
+                    Applied::Numbered(number) => number.to_string(),
+                    _ => String::new(),
+                },
+                json!({
+                    "scope": scope, "window": window, "explanation_url": explanation_url,
+                }),
+            ),
+            Kind::RemoveRenewalWindow { number } => {
+                ("renewal-window-removed", number.to_string(), json!({}))
+            }
+            Kind::MergeDevices { from, into } => (
+                "device-merged",
+                from.to_string(),
+                json!({ "into": into, "certificates_revoked": revoked }),
+            ),
+            Kind::KeepBoth { a, b } => ("devices-kept-apart", a.to_string(), json!({ "other": b })),
+            Kind::PurgeDevices { deleted_until, .. } => {
+                let Applied::Purged(purged) = applied else {
+                    return None;
+                };
+                (
+                    "devices-purged",
+                    purged.devices.to_string(),
+                    json!({
+                        "deleted_until": deleted_until, "devices": purged.devices,
+                        "certificates": purged.certificates, "entries_erased": purged.entries,
+                    }),
+                )
+            }
         };
         Some(Entry {
             action,

@@ -21,15 +21,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{DeviceId, KeyDigest, Pin, Rng, SerialNumber, Timestamp, TokenDigest};
+use domain::{
+    CollectionName, DeviceId, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
+    TokenDigest,
+};
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
     Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
+    PURGED_AT_ONCE, Purged,
 };
 pub use model::{
-    Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
-    Device, DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
+    Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint,
+    ClaimedDevice, Collection, Crl, Device, DeviceConflict, DeviceFilter, OrderedWindow, Page,
+    RenewalOrder, RenewalProgress, Revocation, Segment, Standing, Token, Usage,
 };
 
 /// Where the records live.
@@ -166,7 +171,9 @@ impl std::ops::Deref for Store {
 
 /// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
 #[async_trait]
-pub trait Reads: Send + Sync + 'static {
+pub trait Reads:
+    ReadCollections + ReadIdentities + ReadRenewalOrders + Send + Sync + 'static
+{
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
     /// The latest moment that a node noted with [`Reads::record_moment`].
@@ -234,4 +241,63 @@ pub trait Reads: Send + Sync + 'static {
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
     #[doc(hidden)]
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable>;
+}
+
+/// The queries about collections: a part of [`Reads`].
+#[async_trait]
+pub trait ReadCollections {
+    async fn collection(&self, name: &CollectionName) -> Result<Option<Collection>, Unavailable>;
+    /// Collections by name.
+    async fn collections(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<Collection>, Unavailable>;
+    /// Members in the order of their identifiers; none of a collection that is not there.
+    async fn members(
+        &self,
+        collection: &CollectionName,
+        after: Option<DeviceId>,
+        limit: u32,
+    ) -> Result<Page<Device>, Unavailable>;
+}
+
+/// The queries about administrators' orders to renew: a part of [`Reads`].
+#[async_trait]
+pub trait ReadRenewalOrders {
+    async fn renewal_order(&self, number: i64) -> Result<Option<RenewalOrder>, Unavailable>;
+    /// Orders, newest first.
+    async fn renewal_orders(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<RenewalOrder>, Unavailable>;
+    /// Looks at every device of the order's scope: for a person who asks, not for every request.
+    async fn renewal_progress(&self, order: &RenewalOrder) -> Result<RenewalProgress, Unavailable>;
+}
+
+/// The queries about records that may be one computer, or were: a part of [`Reads`].
+#[async_trait]
+pub trait ReadIdentities {
+    /// Active devices that claim the same hardware, each with the nearest older one, by hardware.
+    async fn device_conflicts(
+        &self,
+        excluded: &[HardwareUuid],
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<DeviceConflict>, Unavailable>;
+    /// The records that a device replaced, and those that they replaced, by identifier.
+    async fn earlier_records(
+        &self,
+        of: DeviceId,
+        after: Option<DeviceId>,
+        limit: u32,
+    ) -> Result<Page<Device>, Unavailable>;
+    /// Audit events about a device or about one of its certificates, newest first.
+    async fn device_events(
+        &self,
+        of: DeviceId,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<AuditEvent>, Unavailable>;
 }

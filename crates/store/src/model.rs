@@ -1,8 +1,8 @@
 //! Records as they are read.
 
 use domain::{
-    AlertKind, CertificateState, DeviceFacts, DeviceId, DeviceState, KeyDigest, RevocationReason,
-    Role, SerialNumber, Timestamp,
+    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, HardwareUuid,
+    KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, Window,
 };
 use serde_json::Value;
 
@@ -52,6 +52,15 @@ pub struct Standing {
     pub renewal_allowed_until: Option<Timestamp>,
     /// The record that this device takes the place of, once it is used.
     pub predecessor: Option<DeviceId>,
+    /// Where an administrator's order moves its renewal.
+    pub ordered: Option<OrderedWindow>,
+}
+
+/// The window of the newest order that concerns a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderedWindow {
+    pub window: Window,
+    pub explanation_url: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -138,8 +147,66 @@ pub struct Usage {
     pub issued: i64,
 }
 
+/// A group of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collection {
+    pub name: CollectionName,
+    pub created_at: Timestamp,
+    pub members: i64,
+}
+
+/// An administrator's order about when certificates are renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewalOrder {
+    pub number: i64,
+    pub scope: RenewalScope,
+    pub window: Window,
+    /// It concerns certificates that were issued before.
+    pub made_at: Timestamp,
+    pub explanation_url: Option<String>,
+}
+
+/// How far an order was followed. The three add up to the active devices in its scope that had a
+/// certificate when it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RenewalProgress {
+    /// A certificate that was issued since is in use.
+    pub renewed: i64,
+    /// Seen since, and not renewed yet.
+    pub waiting: i64,
+    /// Not seen since.
+    pub unseen: i64,
+}
+
+impl RenewalProgress {
+    pub fn covered(&self) -> i64 {
+        self.renewed + self.waiting + self.unseen
+    }
+}
+
+/// Two active devices that claim the same hardware: the same computer twice, a cloned disk, or a
+/// lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceConflict {
+    pub hardware_uuid: HardwareUuid,
+    pub older: ClaimedDevice,
+    pub newer: ClaimedDevice,
+    /// Since when both claim it.
+    pub found_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedDevice {
+    pub id: DeviceId,
+    pub host_name: String,
+    pub user_name: String,
+    pub enrolled_at: Timestamp,
+    pub last_seen: Option<Timestamp>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct DeviceFilter {
+    /// None: all but the deleted ones.
     pub state: Option<DeviceState>,
     /// Host names that begin like this.
     pub name: Option<String>,

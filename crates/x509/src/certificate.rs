@@ -1,5 +1,6 @@
 //! Reading certificates.
 
+use crate::RenewalId;
 use domain::{DeviceId, KeyDigest, SerialNumber, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
@@ -17,6 +18,8 @@ pub struct Certificate {
     spki_der: Vec<u8>,
     is_ca: bool,
     device: Option<DeviceId>,
+    authority_key: Option<Vec<u8>>,
+    subject_key: Option<Vec<u8>>,
 }
 
 /// What was given is not an X.509 certificate in DER.
@@ -45,6 +48,8 @@ impl Certificate {
             spki_der: parsed.public_key().raw.to_vec(),
             is_ca: parsed.is_ca(),
             device: device_of(&parsed),
+            authority_key: authority_key(&parsed),
+            subject_key: subject_key(&parsed),
             der: der.to_vec(),
         })
     }
@@ -98,6 +103,19 @@ impl Certificate {
         self.device
     }
 
+    /// The identifier of its own key, as its subject key identifier has it.
+    pub fn key_identifier(&self) -> Option<&[u8]> {
+        self.subject_key.as_deref()
+    }
+
+    /// What names it when somebody asks when to renew it; none without an authority key identifier.
+    pub fn renewal_id(&self) -> Option<RenewalId> {
+        Some(RenewalId {
+            key_identifier: self.authority_key.clone()?,
+            serial: self.serial.clone(),
+        })
+    }
+
     /// True when `issuer`'s key made the signature on this certificate.
     pub fn is_signed_by(&self, issuer: &Certificate) -> bool {
         let parse = |der| X509Certificate::from_der(der).map(|(_, parsed)| parsed);
@@ -119,6 +137,28 @@ fn device_of(certificate: &X509Certificate<'_>) -> Option<DeviceId> {
                     _ => None,
                 })
             }
+            _ => None,
+        })
+}
+
+fn authority_key(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    certificate
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(identifier) => {
+                Some(identifier.key_identifier.as_ref()?.0.to_vec())
+            }
+            _ => None,
+        })
+}
+
+fn subject_key(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    certificate
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
             _ => None,
         })
 }

@@ -7,6 +7,7 @@ mod crl;
 mod digest;
 mod key;
 mod pem;
+mod renewal_id;
 mod request;
 
 pub use bundle::{InvalidBundle, certs_only_from_base64, certs_only_to_base64};
@@ -15,6 +16,7 @@ pub use crl::{CertificateList, InvalidCrl, RevokedEntry};
 pub use digest::{hmac_sha256, key_digest, sha256};
 pub use key::{InvalidKey, PrivateKey, signature_matches};
 pub use pem::{certificates_from_pem, certificates_to_pem};
+pub use renewal_id::{InvalidRenewalId, RenewalId};
 pub use request::{CertificateRequest, InvalidRequest, KeyType, Wishes, request_der, request_pem};
 
 /// What tests of other crates need; nothing that a program uses.

@@ -54,6 +54,8 @@ impl Api {
             check_in_interval: "1h".parse().expect("a period"),
             crl_lifetime: "7d".parse().expect("a period"),
             crl_url: None,
+            excluded_hardware_uuids: Vec::new(),
+            deleted_device_retention: "30d".parse().expect("a period"),
         };
         let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng))
             .await
@@ -132,6 +134,19 @@ async fn every_route_as_every_principal() {
         // Complete bodies: authorization must not hide behind a body that cannot be read.
         let body = match route.path {
             "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
+            "/api/v1/collections" => r#"{"name":"Labs"}"#,
+            path if path.ends_with("/merge") => {
+                r#"{"into":"00000000-0000-8000-8000-000000000002"}"#
+            }
+            path if path.ends_with("/keep-both") => {
+                r#"{"other":"00000000-0000-8000-8000-000000000002"}"#
+            }
+            "/api/v1/renewal-windows" => {
+                r#"{"scope":{"device":"00000000-0000-8000-8000-000000000001"}}"#
+            }
+            path if path.contains("/members/") => {
+                r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#
+            }
             path if path.ends_with("password") => r#"{"password":"long enough"}"#,
             _ => "{}",
         };
@@ -247,6 +262,76 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             "",
             400,
             "is not a length of time",
+        ),
+        (
+            "POST",
+            "/api/v1/collections",
+            r#"{"name":"a\nb"}"#,
+            422,
+            "none of them a control character",
+        ),
+        (
+            "GET",
+            "/api/v1/collections/%00/members",
+            "",
+            400,
+            "none of them a control character",
+        ),
+        (
+            "GET",
+            "/api/v1/collections?after=%00",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "POST",
+            "/api/v1/collections/Labs/members/add",
+            r#"{"devices":[]}"#,
+            400,
+            "say 1 to 1000 devices",
+        ),
+        (
+            "POST",
+            "/api/v1/renewal-windows",
+            r#"{"scope":"all","spread":"1s"}"#,
+            400,
+            "spreads over 1m to 90d",
+        ),
+        (
+            "POST",
+            "/api/v1/renewal-windows",
+            r#"{"scope":"all","start":"9999-12-30T00:00:00Z","spread":"90d"}"#,
+            400,
+            "begins within ten years",
+        ),
+        (
+            "POST",
+            "/api/v1/renewal-windows",
+            r#"{"scope":"all","explanation_url":"javascript:alert(1)"}"#,
+            422,
+            "begins with https://",
+        ),
+        (
+            "GET",
+            "/api/v1/renewal-windows/one",
+            "",
+            400,
+            "has a number",
+        ),
+        (
+            "GET",
+            "/api/v1/device-conflicts?after=x/1/y",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "POST",
+            "/api/v1/devices/00000000-0000-8000-8000-000000000001/merge",
+            r#"{"into":"00000000-0000-8000-8000-000000000001"}"#,
+            400,
+            "into itself",
         ),
         (
             "POST",

@@ -8,8 +8,14 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRo
 use crate::Unavailable;
 
 // The statements are written once, for both databases; what differs is named in this module.
+#[path = "../sql/collections.rs"]
+mod collections;
+#[path = "../sql/identity.rs"]
+mod identity;
 #[path = "../sql/reads.rs"]
 mod reads;
+#[path = "../sql/renewal_orders.rs"]
+mod renewal_orders;
 #[path = "../sql/writes.rs"]
 mod writes;
 
@@ -21,6 +27,12 @@ const BEGIN: &str = "BEGIN";
 /// A certificate is issued while its device stays as it is: a node that retires the device waits,
 /// and then sees the certificate.
 const LOCK_DEVICE_ROWS: &str = " FOR SHARE OF d";
+/// What is about to end, or to change its place, is not used by another node meanwhile.
+const LOCK_ROW: &str = " FOR UPDATE";
+/// What is used does not end meanwhile.
+const SHARE_ROW: &str = " FOR SHARE";
+/// The text of a certificate's serial number.
+const SERIAL_TEXT: &str = "encode(c.serial, 'hex')";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/postgres/migrations");
 

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
 use sqlx::{QueryBuilder, Row};
 
+use super::renewal_orders::{ORDER_OF_CERTIFICATE, ordered};
 use super::{Database, Db, DbRow};
 use crate::audit::Head;
 use crate::model::{
@@ -15,9 +16,9 @@ use crate::{Reads, Unavailable};
 type Result<T> = std::result::Result<T, Unavailable>;
 
 /// No page is longer, whatever was asked for.
-const MOST: u32 = 5_000;
+pub(super) const MOST: u32 = 5_000;
 
-const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, \
+pub(super) const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, \
      d.renewal_allowed_until, s.at AS last_seen \
      FROM device d LEFT JOIN device_seen s ON s.device = d.id";
 
@@ -26,7 +27,7 @@ pub(super) const CERTIFICATE: &str = "SELECT c.serial, c.device, c.key, c.state,
      COALESCE(d.host_name, '') AS host_name \
      FROM certificate c LEFT JOIN device d ON d.id = c.device";
 
-const EVENT: &str = "SELECT segment, number, at, actor, address, action, subject, payload, \
+pub(super) const EVENT: &str = "SELECT segment, number, at, actor, address, action, subject, payload, \
      payload_digest, hash FROM audit_event";
 
 #[async_trait]
@@ -111,10 +112,13 @@ impl Reads for Database {
     async fn standing(&self, serial: SerialNumber) -> Result<Option<Standing>> {
         let sql = "SELECT c.device, c.owner, d.state AS device_state, c.state AS certificate_state, c.key, \
              c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
-             d.renewal_allowed_until, d.predecessor \
-             FROM certificate c JOIN device d ON d.id = c.device WHERE c.serial = $1";
-        let row = sqlx::query(sql)
-            .bind(serial.as_bytes().to_vec())
+             d.renewal_allowed_until, d.predecessor, o.starts_at, o.ends_at, o.explanation_url \
+             FROM certificate c JOIN device d ON d.id = c.device";
+        let mut query = QueryBuilder::<Db>::new(sql);
+        query.push(ORDER_OF_CERTIFICATE).push(" WHERE c.serial = ");
+        let row = query
+            .push_bind(serial.as_bytes().to_vec())
+            .build()
             .fetch_optional(&self.readers)
             .await?;
         row.map(|row| {
@@ -132,6 +136,7 @@ impl Reads for Database {
                 facts: facts(&row)?,
                 renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
                 predecessor: optional_device_id(&row, "predecessor")?,
+                ordered: ordered(&row)?,
             })
         })
         .transpose()
@@ -150,9 +155,11 @@ impl Reads for Database {
         let limit = filter.limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(DEVICE);
         query.push(" WHERE 1 = 1");
-        if let Some(state) = filter.state {
-            query.push(" AND d.state = ").push_bind(state.word());
-        }
+        match filter.state {
+            Some(state) => query.push(" AND d.state = ").push_bind(state.word()),
+            // Deleted ones are on their way out: who wants to see them says so.
+            None => query.push(" AND d.state <> 'deleted'"),
+        };
         if let Some(name) = &filter.name {
             // A range on the index, not LIKE: its case rules differ between databases.
             query.push(" AND d.host_name >= ").push_bind(name.clone());
@@ -323,7 +330,8 @@ impl Reads for Database {
     }
 
     async fn revocation_count(&self) -> Result<i64> {
-        let sql = "SELECT COUNT(*) AS n FROM certificate WHERE revoked_at > 0";
+        let sql = "SELECT (SELECT COUNT(*) FROM certificate WHERE revoked_at > 0) \
+             + COALESCE((SELECT revocations FROM purged), 0) AS n";
         let row = sqlx::query(sql).fetch_one(&self.readers).await?;
         Ok(row.try_get("n")?)
     }
@@ -348,30 +356,13 @@ impl Reads for Database {
         let limit = limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(EVENT);
         if let Some(before) = before {
-            let [at, segment, number] = before.split('/').collect::<Vec<_>>()[..] else {
-                return Err(no_cursor(before));
-            };
-            let at: i64 = at.parse().map_err(no_cursor)?;
-            let segment = data_encoding::HEXLOWER
-                .decode(segment.as_bytes())
-                .map_err(no_cursor)?;
-            let number: i64 = number.parse().map_err(no_cursor)?;
-            query.push(" WHERE (at, segment, number) < (").push_bind(at);
-            query
-                .push(", ")
-                .push_bind(segment)
-                .push(", ")
-                .push_bind(number)
-                .push(")");
+            after_event(query.push(" WHERE "), before)?;
         }
         query
             .push(" ORDER BY at DESC, segment DESC, number DESC LIMIT ")
             .push_bind(i64::from(limit));
         let rows = query.build().fetch_all(&self.readers).await?;
-        page(rows, limit, event, |event| {
-            let segment = data_encoding::HEXLOWER.encode(&event.segment);
-            format!("{}/{segment}/{}", event.at.as_millisecond(), event.number)
-        })
+        page(rows, limit, event, event_cursor)
     }
 
     async fn segments(&self) -> Result<Vec<Segment>> {
@@ -476,7 +467,7 @@ impl Reads for Database {
     }
 }
 
-fn page<T>(
+pub(super) fn page<T>(
     rows: Vec<DbRow>,
     limit: u32,
     read: impl Fn(DbRow) -> Result<T>,
@@ -498,7 +489,7 @@ fn account(row: DbRow) -> Result<Account> {
     })
 }
 
-fn device(row: DbRow) -> Result<Device> {
+pub(super) fn device(row: DbRow) -> Result<Device> {
     Ok(Device {
         id: device_id(&row, "id")?,
         state: word(&row, "state")?,
@@ -547,7 +538,7 @@ fn alert(row: DbRow) -> Result<Alert> {
     })
 }
 
-fn event(row: DbRow) -> Result<AuditEvent> {
+pub(super) fn event(row: DbRow) -> Result<AuditEvent> {
     let payload: Option<String> = row.try_get("payload")?;
     Ok(AuditEvent {
         segment: bytes(&row, "segment")?,
@@ -565,19 +556,41 @@ fn event(row: DbRow) -> Result<AuditEvent> {
     })
 }
 
-fn no_cursor(given: impl std::fmt::Display) -> Unavailable {
+/// Where the page after an event begins.
+pub(super) fn event_cursor(event: &AuditEvent) -> String {
+    let segment = data_encoding::HEXLOWER.encode(&event.segment);
+    format!("{}/{segment}/{}", event.at.as_millisecond(), event.number)
+}
+
+/// The condition for events that come after the one of a cursor.
+pub(super) fn after_event(query: &mut QueryBuilder<Db>, cursor: &str) -> Result<()> {
+    let [at, segment, number] = cursor.split('/').collect::<Vec<_>>()[..] else {
+        return Err(no_cursor(cursor));
+    };
+    let at: i64 = at.parse().map_err(no_cursor)?;
+    let segment = data_encoding::HEXLOWER
+        .decode(segment.as_bytes())
+        .map_err(no_cursor)?;
+    let number: i64 = number.parse().map_err(no_cursor)?;
+    query.push("(at, segment, number) < (").push_bind(at);
+    query.push(", ").push_bind(segment);
+    query.push(", ").push_bind(number).push(")");
+    Ok(())
+}
+
+pub(super) fn no_cursor(given: impl std::fmt::Display) -> Unavailable {
     Unavailable::Cursor(given.to_string())
 }
 
-fn corrupt(what: impl std::fmt::Display) -> Unavailable {
+pub(super) fn corrupt(what: impl std::fmt::Display) -> Unavailable {
     Unavailable::Corrupt(what.to_string())
 }
 
-fn time(row: &DbRow, column: &str) -> Result<Timestamp> {
+pub(super) fn time(row: &DbRow, column: &str) -> Result<Timestamp> {
     Timestamp::from_millisecond(row.try_get(column)?).map_err(corrupt)
 }
 
-fn optional_time(row: &DbRow, column: &str) -> Result<Option<Timestamp>> {
+pub(super) fn optional_time(row: &DbRow, column: &str) -> Result<Option<Timestamp>> {
     let milliseconds: Option<i64> = row.try_get(column)?;
     milliseconds
         .map(|at| Timestamp::from_millisecond(at).map_err(corrupt))
@@ -603,7 +616,7 @@ pub(super) fn device_id(row: &DbRow, column: &str) -> Result<DeviceId> {
     DeviceId::from_bytes(&row.try_get::<Vec<u8>, _>(column)?).map_err(corrupt)
 }
 
-fn optional_device_id(row: &DbRow, column: &str) -> Result<Option<DeviceId>> {
+pub(super) fn optional_device_id(row: &DbRow, column: &str) -> Result<Option<DeviceId>> {
     let bytes: Option<Vec<u8>> = row.try_get(column)?;
     bytes
         .map(|bytes| DeviceId::from_bytes(&bytes).map_err(corrupt))

@@ -7,20 +7,21 @@ use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, RevocationReason,
-    SerialNumber, Timestamp,
+    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, HardwareUuid,
+    RevocationReason, SerialNumber, Timestamp,
 };
 use sqlx::{Connection, QueryBuilder, Row};
 
 use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
 use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
+use super::{collections, identity, renewal_orders};
 use crate::Unavailable;
 use crate::change::{Applied, Change, Conflict, Kind, NewCertificate, NewDevice};
 use crate::model::{AuditEvent, Certificate, Segment};
 use crate::writer::{Backend, Recorded};
 
 type Result<T> = std::result::Result<T, Unavailable>;
-type Outcome = std::result::Result<Applied, Conflict>;
+pub(super) type Outcome = std::result::Result<Applied, Conflict>;
 
 #[async_trait]
 impl Backend for Database {
@@ -155,7 +156,7 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
         Kind::RevokeCertificate { serial, reason } => {
             revoke_certificate(db, *serial, *reason, change.at).await
         }
-        Kind::DeleteDevice { device } => delete_device(db, *device, change.at).await,
+        Kind::DeleteDevice { device } => identity::delete(db, *device, change.at).await,
         Kind::PublishCrl {
             number,
             this_update,
@@ -220,13 +221,35 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             }))
         }
         Kind::Noted(_) => Ok(Ok(Applied::Done)),
+        Kind::CreateCollection { name } => collections::create(db, name, change.at).await,
+        Kind::DeleteCollection { name } => collections::delete(db, name).await,
+        Kind::AddMembers {
+            collection,
+            devices,
+        } => collections::add(db, collection, devices).await,
+        Kind::RemoveMembers {
+            collection,
+            devices,
+        } => collections::remove(db, collection, devices).await,
+        Kind::SetRenewalWindow {
+            scope,
+            window,
+            explanation_url,
+        } => renewal_orders::set(db, scope, *window, explanation_url.as_ref(), change.at).await,
+        Kind::RemoveRenewalWindow { number } => renewal_orders::remove(db, *number).await,
+        Kind::MergeDevices { from, into } => identity::merge(db, *from, *into, change.at).await,
+        Kind::KeepBoth { a, b } => identity::keep_both(db, *a, *b).await,
+        Kind::PurgeDevices {
+            deleted_until,
+            expired_until,
+        } => identity::purge(db, *deleted_until, *expired_until).await,
         Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
             unreachable!("these kinds are written in sets")
         }
     }
 }
 
-fn one_row(rows: u64, conflict: impl FnOnce() -> Conflict) -> Outcome {
+pub(super) fn one_row(rows: u64, conflict: impl FnOnce() -> Conflict) -> Outcome {
     if rows == 1 {
         Ok(Applied::Done)
     } else {
@@ -238,7 +261,7 @@ fn no_account(name: &str) -> Conflict {
     Conflict::NotFound(format!("account `{name}`"))
 }
 
-fn no_device(device: DeviceId) -> Conflict {
+pub(super) fn no_device(device: DeviceId) -> Conflict {
     Conflict::NotFound(format!("device {device}"))
 }
 
@@ -249,11 +272,14 @@ async fn enroll(
     certificate: &NewCertificate,
     at: Timestamp,
 ) -> Result<Outcome> {
-    if device_state(db, device.id).await?.is_none() {
-        // A device that was deleted does not come back with its old key.
-        if of_key(db, certificate).await?.is_some() {
-            return Ok(Err(Conflict::KeySpent));
-        }
+    let state = device_state(db, device.id).await?;
+    // A device that was deleted does not come back with its old key.
+    if state == Some(DeviceState::Deleted)
+        || (state.is_none() && identity::is_gone(db, device.id).await?)
+    {
+        return Ok(Err(Conflict::KeySpent));
+    }
+    if state.is_none() {
         let sql = "INSERT INTO device (id, state, owner, user_name, enrolled_at, predecessor) \
              VALUES ($1, 'active', $2, $3, $4, $5) ON CONFLICT DO NOTHING";
         sqlx::query(sql)
@@ -474,7 +500,7 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
             }
             if let Some(before) = takes_place_of {
                 // A record that ended meanwhile stays as it is.
-                let _ended = take_place(db, *before, *device, change.at).await?;
+                let _ended = identity::merge(db, *before, *device, change.at).await?;
             }
         }
     }
@@ -488,42 +514,25 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
     Ok(used.iter().map(|(serial, _)| outcome(serial)).collect())
 }
 
-/// The record `before` becomes obsolete, its certificates are revoked, and it points to `successor`.
-async fn take_place(
-    db: &mut DbConnection,
-    before: DeviceId,
-    successor: DeviceId,
-    at: Timestamp,
-) -> Result<Outcome> {
-    let transition = DeviceTransition::Supersede;
-    let reason = Some(RevocationReason::Superseded);
-    let outcome = transit(db, before, transition, reason, at).await?;
-    if outcome.is_ok() {
-        let sql = "UPDATE device SET successor = $2 WHERE id = $1 AND id <> $2";
-        sqlx::query(sql)
-            .bind(before.as_bytes().to_vec())
-            .bind(successor.as_bytes().to_vec())
-            .execute(db)
-            .await?;
-    }
-    Ok(outcome)
-}
-
 async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {
     // The last report of a device in a batch is the one that counts.
-    let mut last: HashMap<DeviceId, &DeviceFacts> = HashMap::new();
+    let mut last: HashMap<DeviceId, (&DeviceFacts, Timestamp)> = HashMap::new();
     for change in run {
         if let Kind::ReportFacts { device, facts } = &change.kind {
-            last.insert(*device, facts);
+            last.insert(*device, (facts, change.at));
         }
     }
     let mut query = QueryBuilder::<Db>::new(
-        "UPDATE device SET host_name = v.column2, facts = v.column3 FROM (",
+        "UPDATE device SET host_name = v.column2, facts = v.column3, hardware_uuid = v.column4, \
+         hardware_reported_at = CASE WHEN device.hardware_uuid IS NOT DISTINCT FROM v.column4 \
+         THEN device.hardware_reported_at ELSE v.column5 END FROM (",
     );
-    query.push_values(last, |mut row, (device, facts)| {
+    query.push_values(last, |mut row, (device, (facts, at))| {
         row.push_bind(device.as_bytes().to_vec())
             .push_bind(facts.host_name.clone())
-            .push_bind(serde_json::to_string(facts).expect("facts are plain data"));
+            .push_bind(serde_json::to_string(facts).expect("facts are plain data"))
+            .push_bind(HardwareUuid::matchable(&facts.hardware_uuid).map(|uuid| uuid.to_string()))
+            .push_bind(at.as_millisecond());
     });
     query.push(") AS v WHERE device.id = v.column1 RETURNING device.id");
     let rows = query.build().fetch_all(&mut *db).await?;
@@ -540,7 +549,10 @@ async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outco
         .collect())
 }
 
-async fn device_state(db: &mut DbConnection, device: DeviceId) -> Result<Option<DeviceState>> {
+pub(super) async fn device_state(
+    db: &mut DbConnection,
+    device: DeviceId,
+) -> Result<Option<DeviceState>> {
     let row = sqlx::query("SELECT state FROM device WHERE id = $1")
         .bind(device.as_bytes().to_vec())
         .fetch_optional(db)
@@ -584,7 +596,7 @@ async fn transit(
     }))
 }
 
-async fn revoke_all(
+pub(super) async fn revoke_all(
     db: &mut DbConnection,
     device: DeviceId,
     reason: RevocationReason,
@@ -626,22 +638,6 @@ async fn revoke_certificate(
         Some(_) => Ok(Applied::Unchanged),
         None => Err(Conflict::NotFound(format!("certificate {serial}"))),
     })
-}
-
-async fn delete_device(db: &mut DbConnection, device: DeviceId, at: Timestamp) -> Result<Outcome> {
-    let done = sqlx::query("DELETE FROM device WHERE id = $1")
-        .bind(device.as_bytes().to_vec())
-        .execute(&mut *db)
-        .await?;
-    if done.rows_affected() != 1 {
-        return Ok(Err(no_device(device)));
-    }
-    sqlx::query("DELETE FROM device_seen WHERE device = $1")
-        .bind(device.as_bytes().to_vec())
-        .execute(&mut *db)
-        .await?;
-    let certificates = revoke_all(db, device, RevocationReason::CessationOfOperation, at).await?;
-    Ok(Ok(Applied::Revoked { certificates }))
 }
 
 async fn append_segment(db: &mut DbConnection, segment: &Segment) -> Result<()> {

@@ -11,8 +11,14 @@ use sqlx::sqlite::{
 use crate::Unavailable;
 
 // The statements are written once, for both databases; what differs is named in this module.
+#[path = "../sql/collections.rs"]
+mod collections;
+#[path = "../sql/identity.rs"]
+mod identity;
 #[path = "../sql/reads.rs"]
 mod reads;
+#[path = "../sql/renewal_orders.rs"]
+mod renewal_orders;
 #[path = "../sql/writes.rs"]
 mod writes;
 
@@ -24,6 +30,10 @@ type DbRow = SqliteRow;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 /// The one writer needs no row locks.
 const LOCK_DEVICE_ROWS: &str = "";
+const LOCK_ROW: &str = "";
+const SHARE_ROW: &str = "";
+/// The text of a certificate's serial number.
+const SERIAL_TEXT: &str = "lower(hex(c.serial))";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/sqlite/migrations");
 

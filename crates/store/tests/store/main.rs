@@ -5,12 +5,15 @@ use std::sync::{Arc, OnceLock};
 use acceptance::postgres::Postgres;
 use clock::SystemRng;
 use domain::{
-    AlertKind, CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, KeyDigest,
-    Pin, RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest,
+    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState,
+    DeviceTransition, HardwareUuid, KeyDigest, Pin, RenewalScope, RevocationReason, Rng, Role,
+    SerialNumber, Timestamp, TokenDigest, Window,
 };
 use store::*;
 
 mod contract;
+mod fleet;
+mod identity;
 
 /// A database of a test's own.
 struct Place {
@@ -74,4 +77,11 @@ store_contract!(
     a_database_belongs_to_one_site,
     a_newer_schema_is_refused,
     facts_and_last_seen_are_kept,
+    collections_have_members,
+    an_order_moves_what_was_issued_before_it,
+    orders_are_for_what_is_there_and_not_without_number,
+    two_devices_that_claim_one_hardware_are_a_conflict,
+    merged_records_are_read_from_the_one_that_stays,
+    what_was_deleted_is_forgotten_and_the_log_still_holds,
+    much_is_forgotten_in_steps,
 );

@@ -35,11 +35,18 @@ CREATE TABLE device (
     -- The record that this one takes the place of, once it is used.
     predecessor BYTEA,
     -- An administrator allows one renewal after expiry until then.
-    renewal_allowed_until BIGINT
+    renewal_allowed_until BIGINT,
+    -- What it claims, where two devices that claim it may be one computer; and since when.
+    hardware_uuid TEXT COLLATE "C",
+    hardware_reported_at BIGINT,
+    deleted_at BIGINT
 );
 CREATE INDEX device_name ON device (host_name, id);
 CREATE INDEX device_state ON device (state, host_name, id);
 CREATE INDEX device_successor ON device (successor) WHERE successor IS NOT NULL;
+CREATE INDEX device_hardware ON device (state, hardware_uuid, enrolled_at, id)
+    WHERE hardware_uuid IS NOT NULL;
+CREATE INDEX device_deleted ON device (deleted_at, id) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE device_seen (device BYTEA PRIMARY KEY, at BIGINT NOT NULL);
 
@@ -67,7 +74,7 @@ CREATE TABLE certificate (
 CREATE INDEX certificate_generation ON certificate (device, generation);
 CREATE INDEX certificate_end ON certificate (not_after, serial);
 CREATE INDEX certificate_state_end ON certificate (state, not_after, serial);
-CREATE INDEX certificate_revoked ON certificate (revoked_at);
+CREATE INDEX certificate_revoked ON certificate (revoked_at) WHERE revoked_at IS NOT NULL;
 CREATE INDEX certificate_owner ON certificate (owner, issued_at);
 
 CREATE TABLE crl (
@@ -100,6 +107,7 @@ CREATE TABLE audit_event (
     PRIMARY KEY (segment, number)
 );
 CREATE INDEX audit_event_time ON audit_event (at, segment, number);
+CREATE INDEX audit_event_subject ON audit_event (subject, at, segment, number);
 
 CREATE TABLE audit_checkpoint (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -121,3 +129,50 @@ CREATE TABLE alert (
 -- What happens again to the same device is one open alert.
 CREATE UNIQUE INDEX alert_open ON alert (kind, device) WHERE closed_at IS NULL;
 CREATE INDEX alert_device ON alert (device, number);
+CREATE TABLE collection (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL UNIQUE,
+    created_at BIGINT NOT NULL
+);
+
+CREATE TABLE membership (
+    collection BIGINT NOT NULL,
+    device BYTEA NOT NULL,
+    PRIMARY KEY (collection, device)
+);
+CREATE INDEX membership_device ON membership (device, collection);
+
+-- An administrator's order: certificates of its scope that were issued before it are renewed in its
+-- window.
+CREATE TABLE renewal_order (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    scope TEXT NOT NULL,
+    collection BIGINT,
+    device BYTEA,
+    starts_at BIGINT NOT NULL,
+    ends_at BIGINT NOT NULL,
+    made_at BIGINT NOT NULL,
+    explanation_url TEXT
+);
+CREATE INDEX renewal_order_made ON renewal_order (made_at, number);
+
+-- Two devices that an administrator keeps apart, though they claim the same hardware; a < b.
+CREATE TABLE device_distinct (
+    a BYTEA NOT NULL,
+    b BYTEA NOT NULL,
+    PRIMARY KEY (a, b)
+);
+CREATE INDEX device_distinct_b ON device_distinct (b);
+
+-- What is left of a device that was deleted long ago: nobody comes back as it.
+CREATE TABLE device_gone (
+    device BYTEA PRIMARY KEY,
+    -- Until when it has certificates that a revocation list needs.
+    certificates_until BIGINT
+);
+CREATE INDEX device_gone_until ON device_gone (certificates_until)
+    WHERE certificates_until IS NOT NULL;
+
+-- One row: how many revoked certificates were removed with their devices. The number of revocations
+-- never falls.
+CREATE TABLE purged (one INTEGER PRIMARY KEY CHECK (one = 1), revocations BIGINT NOT NULL);
