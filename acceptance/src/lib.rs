@@ -2,5 +2,6 @@
 //! server of one's own.
 
 pub mod est;
+pub mod fleet;
 pub mod postgres;
 pub mod programs;

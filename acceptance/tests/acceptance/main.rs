@@ -3,6 +3,7 @@
 mod certificates;
 mod collections;
 mod enrolling;
+mod fleet;
 mod hostile_requests;
 mod identity;
 mod leaving;

@@ -33,10 +33,17 @@ impl<'a> Preferences<'a> {
     /// The value of a key, and the level that it comes from. A list that cannot be read counts as
     /// empty.
     pub fn value(&self, domain: &str, key: &str) -> Option<(Value, Level)> {
-        Level::STRONGEST_FIRST.into_iter().find_map(|level| {
-            let found = self.read(domain, level).unwrap_or_default();
-            found.get(key).map(|value| (value.clone(), level))
-        })
+        self.snapshot(domain)(key)
+    }
+
+    /// One reading of a domain, for many keys: the value of a key, and the level that it comes from.
+    pub fn snapshot(&self, domain: &str) -> impl Fn(&str) -> Option<(Value, Level)> + use<> {
+        let levels = Level::STRONGEST_FIRST
+            .map(|level| (level, self.read(domain, level).unwrap_or_default()));
+        move |key| {
+            let mut levels = levels.iter();
+            levels.find_map(|(level, found)| Some((found.get(key)?.clone(), *level)))
+        }
     }
 
     /// A key of the client's domain, when it is a string.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use domain::{NextReminder, ReminderStage, Situation, Timestamp, next_reminder};
+use domain::{NextReminder, ReminderStage, RenewalMode, Situation, Timestamp, next_reminder};
 use jiff::SignedDuration;
 
 use crate::failure::Failure;
@@ -20,13 +20,18 @@ pub const PROGRAM: &str = "RenewalReminderProgram";
 /// The next reminder, as far as is known now.
 pub fn next(machine: &Machine, state: &State, identity: &Identity) -> Option<NextReminder> {
     let now = machine.now();
+    let failed = state.silent_attempt_failed(now);
+    if state.renewal_mode == RenewalMode::Automatic && !failed {
+        // Nobody is to be reminded: the schedule need not be read.
+        return None;
+    }
     let situation = Situation {
         now,
         mode: state.renewal_mode,
         not_before: identity.certificate.not_before(),
         not_after: identity.certificate.not_after(),
         window: state.window,
-        silent_attempt_failed: state.silent_attempt_failed(now),
+        silent_attempt_failed: failed,
         last_shown: state.last_reminder,
     };
     next_reminder(&machine.schedule(), &situation)

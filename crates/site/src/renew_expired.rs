@@ -32,8 +32,27 @@ impl Site {
             Ok(device) => device,
             Err(refusal) => return Err(self.refuse(refusal, asked.proof.serial, address).await),
         };
-        let after_expiry = self.may_renew(&device)?;
+        let after_expiry = match self.may_renew(&device) {
+            // Its answer was lost: asking again costs nothing, though the time is over meanwhile.
+            Err(Error::Expired(_)) if self.was_issued(&device, &request).await? => {
+                Some(AfterExpiry::Grace)
+            }
+            may => may?,
+        };
         self.renew_as(&device, &request, after_expiry).await
+    }
+
+    async fn was_issued(
+        &self,
+        device: &DevicePrincipal,
+        request: &CertificateRequest,
+    ) -> Result<bool> {
+        let found = self
+            .0
+            .store
+            .certificate_of_key(device.device(), request.key())
+            .await?;
+        Ok(found.is_some())
     }
 
     /// Why this device's certificate may be renewed although it expired; none when it did not.

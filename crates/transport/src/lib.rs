@@ -10,7 +10,7 @@ mod trust;
 
 pub use address::{InvalidAddress, ServerAddress};
 pub use client::{Client, ClientIdentity, Connection, Request, Response, TransportError};
-pub use hyper::Method;
+pub use hyper::{HeaderMap, Method};
 pub use server::{ServerIdentity, ServerTls, peer_certificate};
 pub use trust::Trust;
 

@@ -87,9 +87,9 @@ impl Machine {
 
     /// The reminders' schedule, out of the preferences.
     pub fn schedule(&self) -> RenewalSchedule {
-        let preferences = self.preferences();
+        let found = self.preferences().snapshot(CCMCLIENT);
         RenewalSchedule::resolve(|key| {
-            let (value, level) = preferences.value(CCMCLIENT, key.word())?;
+            let (value, level) = found(key.word())?;
             let value = raw(value);
             Some(ConfiguredValue { value, level })
         })
