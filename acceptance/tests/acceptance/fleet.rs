@@ -244,7 +244,7 @@ impl Simulation {
 fn seeds() -> Vec<u64> {
     match std::env::var("PERENNIAL_FLEET_SEED") {
         Ok(seed) => vec![seed.parse().expect("PERENNIAL_FLEET_SEED is a number")],
-        Err(_) => vec![1, 2],
+        Err(_) => vec![1],
     }
 }
 
@@ -355,7 +355,7 @@ async fn live(seed: u64, mode: RenewalMode, macs: usize, days: i64) -> Result<[u
 fn nobody_is_stranded_who_renews_silently() -> Result<()> {
     let mut ways = [0; 3];
     for seed in seeds() {
-        let came_back = runtime().block_on(live(seed, RenewalMode::Automatic, 20, 120))?;
+        let came_back = runtime().block_on(live(seed, RenewalMode::Automatic, 200, 120))?;
         (0..3).for_each(|way| ways[way] += came_back[way]);
     }
     ensure!(
@@ -368,7 +368,7 @@ fn nobody_is_stranded_who_renews_silently() -> Result<()> {
 #[test]
 fn nobody_is_stranded_who_is_asked() -> Result<()> {
     for seed in seeds() {
-        runtime().block_on(live(seed, RenewalMode::Prompt, 20, 120))?;
+        runtime().block_on(live(seed, RenewalMode::Prompt, 60, 120))?;
     }
     Ok(())
 }

@@ -94,30 +94,6 @@ fn renewing_by_hand_and_checking_in() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_expired_certificate_is_told_from_a_refused_one() -> Result<()> {
-    // A day a second: the certificate of an hour is gone at once.
-    let clock = scaled_clock(86_400.0);
-    let site = Site::with("sqlite", Some(clock.clone()))?;
-    site.configure(|text| text.replace("validity = \"365d\"", "validity = \"6h\""))?;
-    let server = site.serve()?;
-    site.add_user("ann")?;
-    let client = Client::with(Some(&clock))?;
-    client.enroll(&server, "ann")?.succeeded();
-    until("the certificate expired", || {
-        Ok(client.agent("status")?.code == 6)
-    })?;
-    for command in ["renew", "check-in"] {
-        let ran = client.agent(command)?;
-        assert_eq!(ran.code, 6, "{ran:#?}");
-        assert!(
-            ran.err.contains("enroll again with your password"),
-            "{ran:#?}"
-        );
-    }
-    Ok(())
-}
-
 /// The states that killing the agent during a renewal leaves behind, each made by hand.
 #[test]
 fn a_client_that_was_killed_while_it_renewed_goes_on() -> Result<()> {

@@ -24,7 +24,7 @@ pub enum ProofPurpose {
     RenewExpired,
 }
 
-/// From the site: good for a few minutes.
+/// From the site: good for an hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
     pub nonce: String,

@@ -11,7 +11,7 @@ use crate::{Address, DevicePrincipal, Error, Result, Site};
 
 /// How long a nonce is good for. What it can be used for twice is a request that gets the same
 /// certificate again.
-const NONCE_LIFE: Period = Period::from_seconds(300);
+const NONCE_LIFE: Period = Period::from_seconds(3600);
 
 impl Site {
     /// A nonce for a proof. Any node of the site knows it again; nobody has to remember it.
