@@ -109,6 +109,8 @@ impl Clock for SetClock {
 pub struct World {
     pub time: Arc<Time>,
     pub random: Arc<Seeded>,
+    /// The site's own clock.
+    pub clock: Arc<SetClock>,
     pub site: Site,
     pub administrator: Administrator,
     router: Router,
@@ -156,7 +158,7 @@ impl World {
             excluded_hardware_uuids: Vec::new(),
             deleted_device_retention: Period::from_days(30),
         };
-        let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng)).await?;
+        let site = Site::open(&keys, store, settings, clock.clone(), Arc::new(SystemRng)).await?;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let administrator = site
             .authenticate_administrator(Some(&token), address)
@@ -168,6 +170,7 @@ impl World {
         Ok(Arc::new(Self {
             time,
             random,
+            clock,
             site,
             administrator,
             router,

@@ -173,6 +173,11 @@ impl Site {
         Server::start(command)
     }
 
+    /// Sets the site's clock, in the form of `PERENNIAL_TEST_CLOCK`, for what is started next.
+    pub fn set_clock(&mut self, clock: &str) {
+        self.clock = Some(clock.to_owned());
+    }
+
     pub fn clock(&self) -> Option<&str> {
         self.clock.as_deref()
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use acceptance::fleet::{DAY, HOUR, Mac, World};
+use agent::failure::Failure;
 use anyhow::{Result, ensure};
 use domain::{Period, RenewalMode};
 use site::{CertificateFilter, EnrollmentProfile};
@@ -401,4 +402,37 @@ fn in_mode_prompt_the_reminders_of_a_year_are_the_sources() -> Result<()> {
     let expected: Vec<i64> = every_day(20).chain(every_8_hours).collect();
     assert_eq!(found, expected);
     Ok(())
+}
+
+async fn clock_jumps() -> Result<()> {
+    let world = World::new(1, Period::from_days(3), profile(RenewalMode::Automatic)).await?;
+    let mac = Mac::enrolled(&world, 0).await?;
+    for step in [400 * DAY, -3 * DAY] {
+        let before = world.clock.offset.load(Ordering::Relaxed);
+        world.clock.offset.store(before + step, Ordering::Relaxed);
+        let refused = mac.renew_with_password().await;
+        ensure!(
+            matches!(refused, Err(Failure::Unreachable(_))),
+            "nothing is issued"
+        );
+        // Nobody has expired: time goes on from where it was.
+        agent::renewal::check_in(&mac.machine).await?;
+        let (_, found) = world.site.clock_step(&world.administrator)?;
+        ensure!(found.is_some_and(|found| found.machine != found.believed));
+        if step < 0 {
+            world.site.accept_clock(&world.administrator).await?;
+            mac.renew_with_password().await?;
+        } else {
+            // It was a mistake, and is mended.
+            world.clock.offset.store(before, Ordering::Relaxed);
+            world.site.accept_clock(&world.administrator).await?;
+            mac.renew_with_password().await?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_site_whose_clock_jumps_issues_nothing_and_expires_nobody() -> Result<()> {
+    runtime().block_on(clock_jumps())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use acceptance::programs::{program, run};
+use acceptance::programs::{Client, Site, program, run, scaled_clock, until};
 use anyhow::Result;
 
 /// The year in which a site that is made under a test clock of the year 2050 believes to be made.
@@ -49,5 +49,57 @@ fn a_build_without_the_feature_ignores_the_test_clock() -> Result<()> {
         scaled > real + 50,
         "test build {scaled}, plain build {real}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_site_whose_clock_was_set_back_issues_nothing_until_somebody_accepts_it() -> Result<()> {
+    let right = scaled_clock(1.0);
+    let now: i64 = right.split(':').next().expect("a second").parse()?;
+    let wrong = format!("{now}:{}:1", now - 400 * 86_400);
+    let made = format!("{now}:{}:1", now - 500 * 86_400);
+    let mut site = Site::with("sqlite", Some(made))?;
+    site.set_clock(&right);
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::new()?;
+    client.enroll(&server, "ann")?.succeeded();
+    server.stop()?;
+
+    site.set_clock(&wrong);
+    let server = site.serve()?;
+    let other = Client::new()?;
+    let ran = other.enroll(&server, "ann")?;
+    assert_eq!(ran.code, 5, "{ran:#?}");
+    assert!(ran.err.contains("clock stepped"), "{ran:#?}");
+    let shown = site.admin("clock show")?.succeeded().out;
+    assert!(shown.contains("perennial clock accept"), "{shown}");
+
+    site.admin("clock accept")?.succeeded();
+    let again = site.admin("clock accept")?;
+    assert!(
+        again.code == 4 && again.err.contains("did not step"),
+        "{again:#?}"
+    );
+    // Whoever lives in the accepted time can enroll.
+    until("the listeners have certificates of the new time", || {
+        Ok(Client::with(Some(&wrong))?.enroll(&server, "ann")?.code == 0)
+    })?;
+    let audit = site.admin("audit list --json")?.json();
+    let noted = |action: &str| {
+        let events = audit.as_array().into_iter().flatten();
+        events.filter(|event| event["action"] == action).count()
+    };
+    assert_eq!(
+        (noted("clock-stepped"), noted("clock-accepted")),
+        (1, 1),
+        "{audit}"
+    );
+    server.stop()?;
+
+    // An accepted time is the one that counts at the next start.
+    let _server = site.serve()?;
+    let clock = site.admin("clock show --json")?.json();
+    assert!(clock["stepped_to"].is_null(), "{clock}");
     Ok(())
 }

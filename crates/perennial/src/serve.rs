@@ -127,9 +127,13 @@ impl Tls {
         loop {
             let wait = |due: domain::Timestamp| clock.real(due.duration_since(site.clock().now()));
             // At most an hour: the machine's clock may be set meanwhile.
-            tokio::time::sleep(wait(self.due).min(Duration::from_secs(3600))).await;
-            if wait(self.due) > Duration::ZERO {
-                continue;
+            let sleep = tokio::time::sleep(wait(self.due).min(Duration::from_secs(3600)));
+            let guard = site.clock();
+            tokio::select! {
+                () = sleep => if wait(self.due) > Duration::ZERO {
+                    continue;
+                },
+                () = guard.accepted() => {}
             }
             match self.renew(&site).await {
                 Ok(()) => tracing::info!(event = "server-certificate-renewed"),

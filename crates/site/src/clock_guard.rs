@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use domain::{Action, Clock, Timestamp};
 use jiff::SignedDuration;
 use store::{Actor, Kind, Note};
+use tokio::sync::Notify;
 
 use crate::{Administrator, Error, Result, Site};
 
@@ -20,6 +21,7 @@ pub struct GuardedClock(Arc<Guard>);
 
 struct Guard {
     machine: Arc<dyn Clock>,
+    accepted: Notify,
     state: Mutex<State>,
 }
 
@@ -54,7 +56,11 @@ impl GuardedClock {
             stepped,
         };
         let state = Mutex::new(state);
-        Self(Arc::new(Guard { machine, state }))
+        Self(Arc::new(Guard {
+            machine,
+            accepted: Notify::new(),
+            state,
+        }))
     }
 
     /// The step that waits for an administrator.
@@ -67,11 +73,18 @@ impl GuardedClock {
         })
     }
 
+    /// Ends when an administrator accepted another time: what was made for the old one is to be made
+    /// anew.
+    pub async fn accepted(&self) {
+        self.0.accepted.notified().await;
+    }
+
     fn accept(&self) -> Timestamp {
         let mut state = self.0.state.lock().expect("no holder panics");
         state.wall = self.0.machine.now();
         state.elapsed = self.0.machine.elapsed();
         state.stepped = false;
+        self.0.accepted.notify_one();
         state.wall
     }
 }
