@@ -94,7 +94,7 @@ fn settings_that_do_nothing_say_why() -> Result<()> {
     client.enroll(&server, "ann")?.succeeded();
     let expected = [
         "RenewalPeriod1           20d (1728000 s), level root",
-        "RenewalPeriod2           3d (259200 s), default: (a value of type integer) on level root is not a string but of type integer",
+        "RenewalPeriod2           3d (259200 s), default: a value of type integer on level root is not a string",
         "RenewalReminderInterval1 1d (86400 s), default: \"299\" on level root has to be more than 300 seconds",
         "RenewalReminderInterval2 8h (28800 s), default",
     ];

@@ -87,8 +87,9 @@ impl Failure {
                     .to_owned(),
             ),
             Self::Expired(_) => Some(
-                "enroll again with your password: perennial-agent renew --user <user name>\n\
-                 or ask an administrator to allow one renewal: perennial device allow-renewal"
+                "while the site allows it, this computer comes back by itself: perennial-agent renew\n\
+                 otherwise with your password: perennial-agent renew --user <user name>\n\
+                 or when an administrator allows it: perennial device allow-renewal"
                     .to_owned(),
             ),
             Self::NeedsRoot => Some("run it with sudo".to_owned()),

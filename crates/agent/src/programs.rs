@@ -20,6 +20,9 @@ pub async fn run(program: &Path, told: &[(&str, String)]) {
         return;
     }
     let outcome = Command::new(program)
+        // What it is told, and nothing of the agent's own.
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .envs(told.iter().map(|(key, value)| (*key, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -36,15 +39,25 @@ pub async fn run(program: &Path, told: &[(&str, String)]) {
     }
 }
 
-/// It runs as root: nobody else may have written it.
+/// It runs as root: nobody else may have written it, or put it in its place.
 fn may_run(program: &Path) -> Result<(), &'static str> {
     let metadata = fs::metadata(program).map_err(|_| "it is not there")?;
     let mode = metadata.permissions().mode();
     if !metadata.is_file() || mode & 0o111 == 0 {
         Err("it is no program")
-    } else if mode & 0o022 != 0 || metadata.uid() != rustix::process::geteuid().as_raw() {
-        Err("others can write it")
+    } else if !is_ours(&metadata) {
+        Err("it does not belong to root alone: others own it or can write it")
     } else {
-        Ok(())
+        let folder = program.canonicalize().ok();
+        let folder = folder.as_deref().and_then(Path::parent).map(fs::metadata);
+        match folder {
+            Some(Ok(folder)) if is_ours(&folder) => Ok(()),
+            _ => Err("its folder does not belong to root alone"),
+        }
     }
+}
+
+fn is_ours(found: &fs::Metadata) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    found.permissions().mode() & 0o022 == 0 && found.uid() == own
 }

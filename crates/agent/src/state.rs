@@ -127,6 +127,13 @@ impl State {
         }
     }
 
+    /// The skew as the site is told: less than five minutes is the network's doing, and a difference
+    /// of seconds is no news.
+    pub fn reported_skew(&self) -> Option<i64> {
+        let skew = self.skew.filter(|skew| skew.abs() > 300)?;
+        Some(skew / 60 * 60)
+    }
+
     /// True when the site was not reachable at the last attempt of anything.
     pub fn is_offline(&self) -> bool {
         let offline = |trouble: &Option<Trouble>| trouble.as_ref().is_some_and(|t| !t.refused);

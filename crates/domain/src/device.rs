@@ -22,6 +22,10 @@ pub struct DeviceFacts {
     /// The four renewal keys as the device resolved them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub renewal_settings: Vec<RenewalSetting>,
+    /// How far the site's clock was ahead of the device's, in seconds, to the minute; none when it
+    /// was close.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_skew: Option<i64>,
     /// False when the site's certificate chain was accepted without a check at enrollment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_verified: Option<bool>,

@@ -185,6 +185,7 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                 Column("Serial number", "/facts/hardware_serial"),
                 Column("Agent", "/facts/agent_version"),
                 Column("Trust verified", "/facts/trust_verified"),
+                Column("Clock is behind by (s)", "/facts/clock_skew"),
                 Column("Renewal allowed until", "/renewal_allowed_until"),
             ];
             let query = CertificateQuery {
@@ -250,7 +251,7 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             let allowed = api.allow_renewal(id, within).await?;
             let sentence = format!(
                 "{device} may renew once until {}, with the key that it has",
-                allowed.until
+                domain::Timestamp::from_second(allowed.until.as_second())?
             );
             done(format, &sentence, &allowed)
         }

@@ -114,7 +114,12 @@ impl Site {
         let by = Actor::nobody(address);
         let reason = refusal.to_string();
         metrics::counter!("site_refusals_total", "action" => "device-refused").increment(1);
-        let key = ("device-refused", serial.to_string(), address);
+        // Serial numbers that are not ours anybody can make up: all of one address are one refusal.
+        let what = match refusal {
+            Refusal::Unknown => "unknown".to_owned(),
+            _ => serial.to_string(),
+        };
+        let key = ("device-refused", what, address);
         let detail = |unnoted: u64| match unnoted {
             0 => reason.clone(),
             more => format!("{reason} (and {more} times more since the last entry)"),

@@ -67,11 +67,14 @@ impl Site {
         } else if standing.renewal_allowed_until.is_some_and(within) {
             Ok(Some(AfterExpiry::Permission))
         } else {
-            let id = standing.device;
+            let (id, end) = (standing.device, standing.not_after);
+            let why = match grace.seconds() {
+                0 => "the site has no grace time".to_owned(),
+                _ => format!("the grace time ({grace}) is over"),
+            };
             Err(Error::Expired(format!(
-                "the certificate expired on {} and the grace time ({grace}) is over; an administrator \
-                 can allow one renewal (perennial device allow-renewal {id}), or the user enrolls again",
-                standing.not_after
+                "the certificate expired on {end} and {why}; an administrator can allow one renewal \
+                 (perennial device allow-renewal {id}), or the user renews with the password"
             )))
         }
     }

@@ -127,6 +127,7 @@ impl Machine {
         let facts = DeviceFacts {
             renewal_period_1: Some(schedule.period_1.effective.seconds()),
             renewal_settings: schedule.settings(),
+            clock_skew: self.state().reported_skew(),
             trust_verified: Some(site.trust_verified),
             ..(self.facts)()
         };

@@ -1,5 +1,7 @@
 //! `check-in`: now.
 
+use domain::RenewalMode;
+
 use crate::cli::Output;
 use crate::failure::Failure;
 use crate::identity::Machine;
@@ -18,10 +20,13 @@ pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     }
     println!("Checked in with {}", site.server);
     let window = answer.renewal.suggested_window;
-    println!(
-        "Silent renewal between {} and {}",
-        to_the_second(window.start),
-        to_the_second(window.end)
-    );
+    match answer.renewal_mode {
+        RenewalMode::Automatic => println!(
+            "Silent renewal between {} and {}",
+            to_the_second(window.start),
+            to_the_second(window.end)
+        ),
+        mode => println!("No silent renewal: the site's policy is {mode}"),
+    }
     Ok(())
 }

@@ -108,6 +108,7 @@ impl<'a> Terminal<'a> {
                     meanwhile,
                 } => {
                     done(not_after, meanwhile);
+                    self.tell_of_new_record()?;
                     Event::Continue
                 }
                 // The agent is this program: it neither waits for itself nor goes away.
@@ -230,6 +231,19 @@ impl<'a> Terminal<'a> {
         let renewed = renewal::enroll(self.machine, &self.site, password).await?;
         let not_after = renewed.certificate.not_after();
         Ok(Event::Renewed { not_after })
+    }
+
+    /// Without a proof of its key the computer is a new one to the site.
+    fn tell_of_new_record(&self) -> Result<(), Failure> {
+        let now = self.machine.enrolled()?.certificate.device();
+        if let Some(device) = now.filter(|_| now != self.before.certificate.device()) {
+            eprintln!(
+                "The site did not take the old certificate as a proof: this computer has a new \
+                 record, SMSID {}",
+                device.smsid()
+            );
+        }
+        Ok(())
     }
 
     async fn put_off(&self) -> Result<(), Failure> {

@@ -143,10 +143,13 @@ pub fn text(status: &Status) -> String {
     line(
         "Valid",
         format!(
-            "{} to {} ({} days left)",
+            "{} to {} ({})",
             to_the_second(status.not_before),
             to_the_second(status.not_after),
-            status.days_left
+            match status.days_left {
+                left @ 0.. => format!("{left} days left"),
+                _ => "expired".to_owned(),
+            }
         ),
     );
     line(
@@ -208,7 +211,10 @@ pub fn text(status: &Status) -> String {
         let times = trouble.failures;
         line(
             what,
-            format!("{how}, {times} times in a row: {}", trouble.what),
+            match times {
+                1 => format!("{how}: {}", trouble.what),
+                _ => format!("{how}, {times} times in a row: {}", trouble.what),
+            },
         );
         line("", format!("next attempt {}", to_the_second(trouble.next)));
     }

@@ -213,8 +213,10 @@ pub(super) async fn merge(
 
 pub(super) async fn keep_both(db: &mut DbConnection, a: DeviceId, b: DeviceId) -> Result<Outcome> {
     for device in [a, b] {
-        if super::writes::device_state(db, device).await?.is_none() {
-            return Ok(Err(no_device(device)));
+        match super::writes::device_state(db, device).await? {
+            None => return Ok(Err(no_device(device))),
+            Some(DeviceState::Active | DeviceState::Blocked) => {}
+            Some(ended) => return Ok(Err(Conflict::DeviceNotActive(ended))),
         }
     }
     let sql = "INSERT INTO device_distinct (a, b) VALUES ($1, $2) ON CONFLICT DO NOTHING";

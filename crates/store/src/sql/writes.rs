@@ -493,10 +493,7 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
             && first.contains(serial)
         {
             if *spends_permission {
-                sqlx::query("UPDATE device SET renewal_allowed_until = NULL WHERE id = $1")
-                    .bind(device.as_bytes().to_vec())
-                    .execute(&mut *db)
-                    .await?;
+                spend_permission(db, *device, *serial).await?;
             }
             if let Some(before) = takes_place_of {
                 // A record that ended meanwhile stays as it is.
@@ -512,6 +509,26 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
         })
     };
     Ok(used.iter().map(|(serial, _)| outcome(serial)).collect())
+}
+
+/// Once is once: what else was asked for under the permission is worth nothing.
+async fn spend_permission(
+    db: &mut DbConnection,
+    device: DeviceId,
+    used: SerialNumber,
+) -> Result<()> {
+    sqlx::query("UPDATE device SET renewal_allowed_until = NULL WHERE id = $1")
+        .bind(device.as_bytes().to_vec())
+        .execute(&mut *db)
+        .await?;
+    let sql = "UPDATE certificate SET state = 'superseded' WHERE device = $1 \
+         AND serial <> $2 AND state = 'valid' AND first_used_at IS NULL";
+    sqlx::query(sql)
+        .bind(device.as_bytes().to_vec())
+        .bind(used.as_bytes().to_vec())
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {

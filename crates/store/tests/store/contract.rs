@@ -347,6 +347,7 @@ pub async fn a_first_use_spends_the_permission_and_takes_the_place(place: Place)
         DeviceState::Active,
         "until the new one is used"
     );
+    let twice = renewed(&store, 2, &record, &first).await;
     let used = Kind::UseCertificate {
         serial: first.serial,
         device: record.id,
@@ -355,6 +356,11 @@ pub async fn a_first_use_spends_the_permission_and_takes_the_place(place: Place)
     };
     apply(&store, 3, used).await.expect("uses");
     assert_eq!(standing().await.renewal_allowed_until, None);
+    assert_eq!(
+        state(&store, twice.serial).await,
+        CertificateState::Superseded,
+        "the permission is for one"
+    );
     assert_eq!(old().await.state, DeviceState::Obsolete);
     assert_eq!(old().await.successor, Some(record.id));
     let refused = apply(&store, 4, allow(before.id)).await;
