@@ -2,6 +2,7 @@
 
 mod certificates;
 mod collections;
+mod crashes;
 mod enrolling;
 mod hostile_requests;
 mod identity;
