@@ -99,7 +99,10 @@ fn an_expired_certificate_is_told_from_a_refused_one() -> Result<()> {
     // A day a second: the certificate of an hour is gone at once.
     let clock = scaled_clock(86_400.0);
     let site = Site::with("sqlite", Some(clock.clone()))?;
-    site.configure(|text| text.replace("validity = \"365d\"", "validity = \"6h\""))?;
+    site.configure(|text| {
+        text.replace("validity = \"365d\"", "validity = \"6h\"")
+            .replace("grace = \"30d\"", "grace = \"0s\"")
+    })?;
     let server = site.serve()?;
     site.add_user("ann")?;
     let client = Client::with(Some(&clock))?;
