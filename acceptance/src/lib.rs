@@ -5,3 +5,4 @@ pub mod disk;
 pub mod est;
 pub mod postgres;
 pub mod programs;
+pub mod secrets;

@@ -333,6 +333,18 @@ impl Client {
         self.clock = Some(clock.to_owned());
     }
 
+    /// Another client whose disk is a copy of this one's.
+    pub fn copy(&self) -> Result<Self> {
+        let copy = Self::with(self.clock.as_deref())?;
+        let done = Command::new("cp")
+            .arg("-a")
+            .arg(self.root().join("."))
+            .arg(copy.root())
+            .status()?;
+        ensure!(done.success(), "cannot copy {}", self.root().display());
+        Ok(copy)
+    }
+
     /// A command of the agent.
     pub fn command(&self, word: &str) -> Command {
         self.tool(&program("perennial-agent"), Some(word))

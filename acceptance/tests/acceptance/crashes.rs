@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use acceptance::disk::{Disk, Loss};
-use acceptance::programs::{Client, PASSWORD, Ran, Server, Site, run, scaled_clock};
+use acceptance::postgres::Postgres;
+use acceptance::programs::{Client, PASSWORD, Ran, Server, Site, run, scaled_clock, until};
+use acceptance::secrets;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -84,6 +86,11 @@ impl World {
         ensure!(ran.code == 0, "{ran:#?}");
         ensure!(ran.json()["smsid"] == *device, "another device");
         Ok(device)
+    }
+
+    fn has_no_secrets<'a>(&self, clients: impl IntoIterator<Item = &'a Client>) -> Result<()> {
+        let clients: Vec<&Client> = clients.into_iter().collect();
+        secrets::assert_none(&self.site, &clients, &[self.server.log()])
     }
 
     /// No device was made beside those of the clients, and the log holds.
@@ -187,21 +194,21 @@ fn loss(number: u64) -> impl Fn(u64) -> Loss {
 }
 
 /// Calls `at` for the steps 1, 2, 3, … until it says that the program ended by itself. Returns the
-/// number of steps.
-fn at_each_step<S>(
+/// number of steps, and what `make` made for each of the workers.
+fn at_each_step<S: Send>(
     make: impl Fn() -> Result<S> + Sync,
     at: impl Fn(&mut S, u64) -> Result<bool> + Sync,
-) -> Result<u64> {
+) -> Result<(u64, Vec<S>)> {
     let (next, end) = (AtomicU64::new(1), AtomicU64::new(u64::MAX));
-    std::thread::scope(|scope| {
+    let states: Result<Vec<S>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
             .map(|_| {
-                scope.spawn(|| -> Result<()> {
+                scope.spawn(|| -> Result<S> {
                     let mut state = make()?;
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         if number > end.load(Ordering::Relaxed) {
-                            return Ok(());
+                            return Ok(state);
                         }
                         let ended =
                             at(&mut state, number).with_context(|| format!("step {number}"))?;
@@ -214,16 +221,17 @@ fn at_each_step<S>(
             .collect();
         workers
             .into_iter()
-            .try_for_each(|worker| worker.join().expect("does not panic"))
-    })?;
-    Ok(end.into_inner())
+            .map(|worker| worker.join().expect("does not panic"))
+            .collect()
+    });
+    Ok((end.into_inner(), states?))
 }
 
 #[test]
 fn a_renewal_survives_kills_and_power_cuts_at_each_step() -> Result<()> {
     let world = World::new()?;
     let devices = Mutex::new(BTreeSet::new());
-    let steps = at_each_step(
+    let (steps, clients) = at_each_step(
         || {
             let client = world.enrolled()?;
             let smsid = client.status()?["smsid"].clone();
@@ -245,16 +253,17 @@ fn a_renewal_survives_kills_and_power_cuts_at_each_step() -> Result<()> {
     )?;
     eprintln!("a renewal has {steps} steps");
     assert!(steps > 40, "{steps}");
-    world.has_devices(&devices.into_inner().expect("no panic"))
+    world.has_devices(&devices.into_inner().expect("no panic"))?;
+    world.has_no_secrets(clients.iter().map(|(client, _)| client))
 }
 
 #[test]
 fn a_first_enrollment_survives_kills_and_power_cuts_at_each_step() -> Result<()> {
     let world = World::new()?;
     let devices = Mutex::new(BTreeSet::new());
-    let steps = at_each_step(
-        || Ok(()),
-        |(), number| {
+    let (steps, clients) = at_each_step(
+        || Ok(Vec::new()),
+        |clients, number| {
             let mut ended = false;
             for loss in EVERY_LOSS.map(loss(number)) {
                 let client = Client::new()?;
@@ -266,6 +275,9 @@ fn a_first_enrollment_survives_kills_and_power_cuts_at_each_step() -> Result<()>
                     .goes_on(&client, again)
                     .with_context(|| format!("{loss:?}"))?;
                 devices.lock().expect("no panic").insert(device);
+                if number % 10 == 0 {
+                    clients.push(client);
+                }
                 ended = ran.code == 0;
             }
             Ok(ended)
@@ -273,14 +285,15 @@ fn a_first_enrollment_survives_kills_and_power_cuts_at_each_step() -> Result<()>
     )?;
     eprintln!("a first enrollment has {steps} steps");
     assert!(steps > 40, "{steps}");
-    world.has_devices(&devices.into_inner().expect("no panic"))
+    world.has_devices(&devices.into_inner().expect("no panic"))?;
+    world.has_no_secrets(clients.iter().flatten())
 }
 
 #[test]
 fn an_enrollment_of_an_enrolled_computer_survives_power_cuts_at_each_step() -> Result<()> {
     let world = World::new()?;
     let devices = Mutex::new(BTreeSet::new());
-    let steps = at_each_step(
+    let (steps, clients) = at_each_step(
         || world.enrolled(),
         |client, number| {
             let mut ended = false;
@@ -297,13 +310,14 @@ fn an_enrollment_of_an_enrolled_computer_survives_power_cuts_at_each_step() -> R
         },
     )?;
     assert!(steps > 40, "{steps}");
-    world.has_devices(&devices.into_inner().expect("no panic"))
+    world.has_devices(&devices.into_inner().expect("no panic"))?;
+    world.has_no_secrets(&clients)
 }
 
 #[test]
 fn a_check_in_survives_kills_and_power_cuts_at_each_step() -> Result<()> {
     let world = World::new()?;
-    let steps = at_each_step(
+    let (steps, clients) = at_each_step(
         || world.enrolled(),
         |client, number| {
             let mut ended = false;
@@ -319,7 +333,7 @@ fn a_check_in_survives_kills_and_power_cuts_at_each_step() -> Result<()> {
         },
     )?;
     assert!(steps > 10, "{steps}");
-    Ok(())
+    world.has_no_secrets(&clients)
 }
 
 #[test]
@@ -363,7 +377,7 @@ fn a_renewal_after_expiry_survives_a_kill_at_each_step() -> Result<()> {
         site,
         server: address,
     };
-    let steps = at_each_step(
+    let (steps, _) = at_each_step(
         || Ok(()),
         |(), number| {
             let mut client = clients
@@ -402,7 +416,7 @@ fn move_site(client: &Client, server: &Server) -> Result<()> {
 fn a_preference_is_the_old_one_or_the_new_one_after_a_power_cut() -> Result<()> {
     let world = World::new()?;
     let key = "com.microsoft.ccmclient RenewalPeriod1";
-    let steps = at_each_step(
+    let (steps, clients) = at_each_step(
         || world.enrolled(),
         |client, number| {
             let mut ended = false;
@@ -433,5 +447,95 @@ fn a_preference_is_the_old_one_or_the_new_one_after_a_power_cut() -> Result<()> 
         },
     )?;
     assert!(steps >= 6, "{steps}");
+    world.has_no_secrets(&clients)
+}
+
+/// Where a site dies while it issues a certificate: signed and not recorded, in the transaction after
+/// all its statements, recorded and nobody knows, recorded and known before the answer.
+const SITE_DIES_AT: [&str; 4] = [
+    "issue-signed",
+    "issue-signed,applied",
+    "issue-signed,committed",
+    "issue-signed,issue-recorded",
+];
+
+/// A client asks, the site dies at `point`, is started again, and the client asks again.
+fn the_site_dies(mut site: Site, points: &[&str]) -> Result<()> {
+    let server = site.serve()?;
+    site.add_user("ann")?;
+    let client = Client::new()?;
+    client.enroll(&server, "ann")?.succeeded();
+    let smsid = client.status()?["smsid"].clone();
+    let mut every = held(client.root())?;
+    server.stop()?;
+    for (done, point) in points.iter().enumerate() {
+        let dying = [("PERENNIAL_TEST_DIE_AT", *point)];
+
+        let mut server = site.serve_with(&dying)?;
+        move_site(&client, &server)?;
+        let ran = client.agent("renew")?;
+        ensure!(ran.code == 5, "{point}: {ran:#?}");
+        until("the site died", || server.has_ended())?;
+        let server = site.serve()?;
+        move_site(&client, &server)?;
+        let ran = client.agent("renew")?;
+        ensure!(ran.code == 0, "{point}: {ran:#?}");
+        every.extend(held(client.root())?);
+
+        // A first enrollment, too: it makes one device.
+        server.stop()?;
+        let other = Client::new()?;
+        let mut server = site.serve_with(&dying)?;
+        let ran = other.enroll(&server, "ann")?;
+        ensure!(ran.code == 5, "{point}: {ran:#?}");
+        until("the site died", || server.has_ended())?;
+        let world = World {
+            server: site.serve()?,
+            site,
+        };
+        other.enroll(&world.server, "ann")?.succeeded();
+        let device = world.goes_on(&other, None)?;
+        ensure!(world.recorded(&device)?.len() == 2, "{point}");
+        let devices = world.site.admin("device list --json")?.json();
+        ensure!(
+            devices.as_array().map(Vec::len) == Some(done + 2),
+            "{point}: {devices}"
+        );
+
+        ensure!(
+            *world.agree(&client)? == smsid,
+            "{point}: the device is another one"
+        );
+        move_site(&client, &world.server)?;
+        client.agent("check-in")?.succeeded();
+        // One row for each key: the lost answer was given again.
+        let recorded = world.recorded(smsid.as_str().context("an SMSID")?)?;
+        ensure!(recorded.len() == done + 2, "{point}: {recorded:?}");
+        for serial in &every {
+            ensure!(
+                recorded.iter().any(|row| row["serial"] == **serial),
+                "{point}: {serial}"
+            );
+        }
+        world.site.admin("audit verify")?.succeeded();
+        world.has_no_secrets([&client, &other])?;
+        world.server.stop()?;
+        site = world.site;
+    }
     Ok(())
+}
+
+#[test]
+fn a_site_on_sqlite_dies_at_each_step_of_an_issue() -> Result<()> {
+    let site = Site::new()?;
+    site.without_limits()?;
+    the_site_dies(site, &SITE_DIES_AT)
+}
+
+#[test]
+fn a_site_on_postgresql_dies_before_and_after_the_commit_of_an_issue() -> Result<()> {
+    let postgres = Postgres::start()?;
+    let site = Site::with(&postgres.database()?, None)?;
+    site.without_limits()?;
+    the_site_dies(site, &SITE_DIES_AT[1..3])
 }

@@ -8,6 +8,7 @@ mod hostile_requests;
 mod identity;
 mod leaving;
 mod nodes;
+mod old_disks;
 mod refusing;
 mod renewal_windows;
 mod renewing;
