@@ -1,7 +1,9 @@
 //! Real parts for tests: the project's programs, run as their users run them, and a PostgreSQL
 //! server of one's own.
 
+pub mod disk;
 pub mod est;
 pub mod fleet;
 pub mod postgres;
 pub mod programs;
+pub mod secrets;

@@ -1,9 +1,10 @@
 //! The real programs, and what they print.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -164,8 +165,14 @@ impl Site {
 
     /// Starts a server and waits until it is ready.
     pub fn serve(&self) -> Result<Server> {
+        self.serve_with(&[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn serve_with(&self, variables: &[(&str, &str)]) -> Result<Server> {
         let mut command = self.command("serve");
         command
+            .envs(variables.iter().copied())
             .args(["--devices", "127.0.0.1:0", "--console", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -181,6 +188,11 @@ impl Site {
     pub fn clock(&self) -> Option<&str> {
         self.clock.as_deref()
     }
+
+    /// What is started from now on goes by another clock.
+    pub fn set_clock(&mut self, clock: &str) {
+        self.clock = Some(clock.to_owned());
+    }
 }
 
 /// A running server. Killed when dropped.
@@ -189,19 +201,13 @@ pub struct Server {
     pub devices: ServerAddress,
     pub console: ServerAddress,
     pub pin: Pin,
-    log: mpsc::Receiver<String>,
+    log: Log,
 }
 
 impl Server {
     fn start(mut command: Command) -> Result<Self> {
         let mut child = command.spawn()?;
-        let (lines, log) = mpsc::channel();
-        let stderr = child.stderr.take().context("a pipe")?;
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let _ = lines.send(line);
-            }
-        });
+        let mut log = Log::of(child.stderr.take().context("a pipe")?);
         let mut out = BufReader::new(child.stdout.take().context("a pipe")?);
         let mut line = String::new();
         out.read_line(&mut line)?;
@@ -213,10 +219,7 @@ impl Server {
         };
         if !line.starts_with("ready ") {
             let status = child.wait()?;
-            bail!(
-                "serve ended with {status}: {}",
-                log.iter().collect::<Vec<_>>().join("\n")
-            );
+            bail!("serve ended with {status}: {}", log.whole());
         }
         Ok(Self {
             devices: word("devices=").context("devices=")?.parse()?,
@@ -231,6 +234,16 @@ impl Server {
         self.child.id()
     }
 
+    /// What it logged until now.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// True once it ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Ends it at once, as a power cut would.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
@@ -243,7 +256,7 @@ impl Server {
         let pid = Pid::from_raw(i32::try_from(self.pid())?).context("a process")?;
         kill_process(pid, Signal::TERM)?;
         let status = self.child.wait()?;
-        let log = self.log.iter().collect::<Vec<_>>().join("\n");
+        let log = self.log.whole();
         ensure!(status.success(), "serve ended with {status}: {log}");
         Ok(log)
     }
@@ -253,6 +266,42 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What a program writes to standard error, collected while it runs.
+struct Log {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Log {
+    fn of(stderr: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let lines = text.clone();
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut lines = lines.lock().expect("no holder panics");
+                lines.push_str(&line);
+                lines.push('\n');
+            }
+        });
+        Self {
+            text,
+            reader: Some(reader),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().expect("no holder panics").clone()
+    }
+
+    /// All of it, once the program ended.
+    fn whole(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader does not panic");
+        }
+        self.text()
     }
 }
 
@@ -282,6 +331,23 @@ impl Client {
 
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// What is started from now on goes by another clock.
+    pub fn set_clock(&mut self, clock: &str) {
+        self.clock = Some(clock.to_owned());
+    }
+
+    /// Another client whose disk is a copy of this one's.
+    pub fn copy(&self) -> Result<Self> {
+        let copy = Self::with(self.clock.as_deref())?;
+        let done = Command::new("cp")
+            .arg("-a")
+            .arg(self.root().join("."))
+            .arg(copy.root())
+            .status()?;
+        ensure!(done.success(), "cannot copy {}", self.root().display());
+        Ok(copy)
     }
 
     /// A command of the agent.
@@ -316,15 +382,17 @@ impl Client {
     }
 
     pub fn enroll_with(&self, server: &Server, user: &str, password: &str) -> Result<Ran> {
+        run(&mut self.enroll_command(server, user), password)
+    }
+
+    /// The command that enrolls; it reads the password from standard input.
+    pub fn enroll_command(&self, server: &Server, user: &str) -> Command {
         let mut command = self.command("enroll");
-        command.args([
-            "-s",
-            &server.devices.to_string(),
-            "-u",
-            user,
-            "--password-stdin",
-        ]);
-        run(command.args(["--pin", &server.pin.to_string()]), password)
+        command
+            .args(["-s", &server.devices.to_string()])
+            .args(["-u", user, "--password-stdin"])
+            .args(["--pin", &server.pin.to_string()]);
+        command
     }
 
     pub fn status(&self) -> Result<Value> {
@@ -349,9 +417,9 @@ impl Client {
             .command("run")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
-        Ok(Daemon(child))
+        Daemon::of(child)
     }
 
     /// Every file and folder below the root.
@@ -374,23 +442,36 @@ impl Client {
 }
 
 /// A running daemon of a client. Killed when dropped.
-pub struct Daemon(Child);
+pub struct Daemon {
+    child: Child,
+    log: Log,
+}
 
 impl Daemon {
+    fn of(mut child: Child) -> Result<Self> {
+        let log = Log::of(child.stderr.take().context("a pipe")?);
+        Ok(Self { child, log })
+    }
+
     pub fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
+    }
+
+    /// What it logged until now.
+    pub fn log(&self) -> String {
+        self.log.text()
     }
 
     /// True once it ended by itself.
     pub fn has_ended(&mut self) -> Result<bool> {
-        Ok(self.0.try_wait()?.is_some())
+        Ok(self.child.try_wait()?.is_some())
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

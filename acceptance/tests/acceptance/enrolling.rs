@@ -1,6 +1,7 @@
 //! A user enrolls a computer: what is said, and with which exit code.
 
 use acceptance::programs::{Client, PASSWORD, Site, run};
+use acceptance::secrets;
 use anyhow::Result;
 
 #[test]
@@ -53,7 +54,7 @@ fn each_outcome_has_its_message_and_exit_code() -> Result<()> {
     // Enrolling again with the identifier and the old certificate kept one record.
     let devices = site.admin("device list --json")?.json();
     assert_eq!(devices.as_array().map(Vec::len), Some(1), "{devices}");
-    Ok(())
+    secrets::assert_none(&site, &[&client], &[server.log()])
 }
 
 #[test]
@@ -306,5 +307,5 @@ fn the_key_stays_with_root_and_the_keys_of_the_domain_are_there() -> Result<()> 
     );
     client.enroll(&server, "ann")?.succeeded();
     assert_ne!(client.status()?["smsid"], status["smsid"]);
-    Ok(())
+    secrets::assert_none(&site, &[&client], &[server.log()])
 }

@@ -1,6 +1,7 @@
 //! A computer leaves: nothing of the client stays, and its certificate is worth nothing.
 
 use acceptance::programs::{Client, Site, until};
+use acceptance::secrets;
 use anyhow::Result;
 
 fn revoked(site: &Site) -> Result<usize> {
@@ -71,6 +72,7 @@ fn without_the_option_the_logs_stay() -> Result<()> {
         .filter(|path| path.is_file())
         .collect();
     assert_eq!(left, [client.root().join("var/log/perennial/agent.log")]);
+    secrets::assert_none(&site, &[&client], &[server.log()])?;
     client.agent("uninstall -c")?.succeeded();
     assert!(client.tree()?.is_empty());
     Ok(())

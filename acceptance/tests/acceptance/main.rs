@@ -2,12 +2,14 @@
 
 mod certificates;
 mod collections;
+mod crashes;
 mod enrolling;
 mod fleet;
 mod hostile_requests;
 mod identity;
 mod leaving;
 mod nodes;
+mod old_disks;
 mod recovering;
 mod refusing;
 mod reminding;

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use acceptance::programs::{Client, Site, scaled_clock, until};
+use acceptance::secrets;
 use anyhow::Result;
 
 /// A year in about thirteen seconds.
@@ -32,7 +33,7 @@ fn a_year_passes_and_nobody_is_asked() -> Result<()> {
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
     client.enroll(&server, "ann")?.succeeded();
     let before = client.status()?;
-    let _daemon = client.daemon()?;
+    let daemon = client.daemon()?;
     until("the certificate was renewed twice", || {
         let list = site.admin("certificate list --json")?.json();
         let used = list
@@ -58,7 +59,7 @@ fn a_year_passes_and_nobody_is_asked() -> Result<()> {
         "{list}"
     );
     site.admin("audit verify")?.succeeded();
-    Ok(())
+    secrets::assert_none(&site, &[&client], &[server.log(), daemon.log()])
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn renewing_by_hand_and_checking_in() -> Result<()> {
     assert!(!second["window"].is_null() && !second["renew_at"].is_null());
     client.agent("check-in")?.succeeded();
 
-    server.stop()?;
+    let log = server.stop()?;
     for command in ["renew", "check-in"] {
         let ran = client.agent(command)?;
         assert_eq!(ran.code, 5, "{ran:#?}");
@@ -91,7 +92,7 @@ fn renewing_by_hand_and_checking_in() -> Result<()> {
         second["serial"],
         "a failed renewal changes nothing"
     );
-    Ok(())
+    secrets::assert_none(&site, &[&client], &[log])
 }
 
 /// The states that killing the agent during a renewal leaves behind, each made by hand.
@@ -156,5 +157,5 @@ fn a_client_that_was_killed_while_it_renewed_goes_on() -> Result<()> {
             .map(Vec::len),
         Some(1)
     );
-    Ok(())
+    secrets::assert_none(&site, &[&client], &[server.log()])
 }

@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::fault::{journal, step};
+use domain::fault::step;
+
+use crate::journal::journal;
 
 /// Replaces `file` atomically and durably. A reader sees the old content or the new one, also after
 /// a power cut.
@@ -22,10 +24,10 @@ pub fn replace(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
             .truncate(true)
             .mode(mode)
             .open(&part)?;
-        step();
+        step("opened");
         handle.write_all(content)?;
         journal("write", &part, content);
-        step();
+        step("written");
         handle.sync_all()?;
         journal("sync", &part, b"");
         rename(&part, file)?;
@@ -49,7 +51,7 @@ pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
             Err(error) => Err(error),
             Ok(()) => {
                 journal("folder", folder, b"");
-                step();
+                step("folder-made");
                 sync_folder(folder.parent().unwrap_or(Path::new("/")))
             }
         }
@@ -59,10 +61,10 @@ pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
 
 /// Moves a file or a folder. The folder above is not flushed.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    step();
+    step("moving");
     fs::rename(from, to).map_err(|error| named(to, &error))?;
     journal("rename", from, to.as_os_str().as_encoded_bytes());
-    step();
+    step("moved");
     Ok(())
 }
 
@@ -70,13 +72,13 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 pub fn link(target: &Path, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, link).map_err(|error| named(link, &error))?;
     journal("link", link, target.as_os_str().as_encoded_bytes());
-    step();
+    step("linked");
     Ok(())
 }
 
 /// Removes a file, or a folder with all that is in it, when it is there.
 pub fn remove(path: &Path) -> io::Result<()> {
-    step();
+    step("removing");
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -87,7 +89,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) => Err(named(path, &error)),
         Ok(()) => {
             journal("remove", path, b"");
-            step();
+            step("removed");
             Ok(())
         }
     }
@@ -96,7 +98,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()?;
     journal("sync-folder", folder, b"");
-    step();
+    step("folder-flushed");
     Ok(())
 }
 

@@ -4,9 +4,9 @@
 pub mod cli;
 pub mod daemon;
 pub mod failure;
-mod fault;
 mod files;
 pub mod identity;
+mod journal;
 pub mod log;
 pub mod network;
 pub mod platform;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use data_encoding::BASE64;
+use domain::fault::step;
 use domain::{Pin, Timestamp};
 use protocol::{
     CHECK_IN_PATH, Challenge, CheckIn, CheckInAnswer, EST_PREFIX, LEAVE_PATH, Leave, LeaveAnswer,
@@ -18,7 +19,6 @@ use x509::{Certificate, PrivateKey};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
-use crate::fault::step;
 use crate::files;
 use crate::identity::{Identity, Machine};
 use crate::network::Way;
@@ -85,9 +85,9 @@ impl SiteClient {
     }
 
     async fn send(&self, request: Request) -> Result<Response, Failure> {
-        step();
+        step("asking");
         let answer = self.way.send(request).await;
-        step();
+        step("answered");
         accepted(answer?)
     }
 

@@ -7,6 +7,7 @@ mod account;
 mod clock;
 mod collection;
 mod device;
+pub mod fault;
 mod hardware;
 mod identifier;
 mod period;

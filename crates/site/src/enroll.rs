@@ -6,6 +6,7 @@
 
 use authority::ClientTemplate;
 use directory::{Password, PasswordHash};
+use domain::fault::step;
 use domain::{AfterExpiry, DeviceId, SerialNumber, Timestamp, UserName};
 use serde_json::{Value, json};
 use store::{Account, Actor, Applied, Change, Kind, NewCertificate, NewDevice, Note};
@@ -205,7 +206,9 @@ impl Site {
             });
         }
         changes.push(Change { at: now, by, kind });
+        step("issue-signed");
         let mut outcomes = self.0.store.commit(changes).await?;
+        step("issue-recorded");
         match outcomes.pop() {
             Some(Ok(Applied::Issued {
                 certificate,

@@ -155,6 +155,15 @@ pub fn is_staged(machine: &Machine) -> bool {
     staged.is_some_and(|pending| pending.certificate.is_some())
 }
 
+/// # Errors
+/// [`Failure::NotEnrolled`] when there is no identity, nor one that [`resume`] takes into use.
+pub fn require_identity(machine: &Machine) -> Result<(), Failure> {
+    match machine.enrolled() {
+        Err(Failure::NotEnrolled) if is_staged(machine) => Ok(()),
+        enrolled => enrolled.map(drop),
+    }
+}
+
 /// What a key is staged for: the first word of its purpose.
 const RENEW: &str = "renew";
 const ENROLL: &str = "enroll";

@@ -9,10 +9,11 @@ use crate::renewal;
 use crate::tools::status::to_the_second;
 
 pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
-    let site = machine.enrolled()?.site;
+    renewal::require_identity(machine)?;
     crate::log::start(&machine.layout, false);
     let _lock = machine.lock().await?;
     renewal::resume(machine).await?;
+    let site = machine.enrolled()?.site;
     let answer = renewal::check_in(machine).await?;
     machine.wake_daemon();
     if output.json {

@@ -18,10 +18,13 @@ use crate::tools::status::{Status, to_the_second};
 
 pub async fn run(machine: &Machine, arguments: &Renew) -> Result<(), Failure> {
     crate::log::start(&machine.layout, false);
-    let identity = machine.enrolled()?;
     match &arguments.user {
-        None => silently(machine, arguments.output).await,
+        None => {
+            renewal::require_identity(machine)?;
+            silently(machine, arguments.output).await
+        }
         Some(user) => {
+            let identity = machine.enrolled()?;
             let mut terminal = Terminal::new(machine, identity, user, arguments.password_stdin);
             terminal.walk().await?;
             machine.wake_daemon();

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
+use domain::fault::step;
 use domain::{
     CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, HardwareUuid,
     RevocationReason, SerialNumber, Timestamp,
@@ -49,7 +50,9 @@ impl Backend for Database {
             append_segment(&mut transaction, segment).await?;
         }
         append_events(&mut transaction, &recorded.events).await?;
+        step("applied");
         transaction.commit().await?;
+        step("committed");
         Ok(outcomes)
     }
 }
