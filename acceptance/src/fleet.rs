@@ -183,7 +183,8 @@ impl World {
     }
 
     fn moment(&self) -> Timestamp {
-        Timestamp::from_second(BEGIN + self.time.now()).expect("a moment")
+        // The site's own: what its TLS goes by.
+        self.site.clock().now()
     }
 
     async fn answer(&self, peer: Peer, request: Request) -> Response {
@@ -227,6 +228,7 @@ struct SimulatedWay {
     world: Arc<World>,
     server: ServerAddress,
     peer: Peer,
+    not_before: Option<Timestamp>,
     not_after: Option<Timestamp>,
 }
 
@@ -245,6 +247,7 @@ impl Network for SimulatedNetwork {
                 certificate: certificate.and_then(x509::Certificate::serial),
                 address: self.address,
             },
+            not_before: certificate.map(x509::Certificate::not_before),
             not_after: certificate.map(x509::Certificate::not_after),
         }))
     }
@@ -262,11 +265,13 @@ impl Way for SimulatedWay {
             });
         }
         // What the site's TLS says to an expired certificate.
-        if self.not_after.is_some_and(|end| end <= world.moment()) {
+        let now = world.moment();
+        let expired = self.not_after.is_some_and(|end| end <= now);
+        if expired || self.not_before.is_some_and(|begin| begin > now) {
             return Err(TransportError::Refused {
                 address: self.server.clone(),
-                expired: true,
-                reason: "CertificateExpired".to_owned(),
+                expired,
+                reason: "by its dates".to_owned(),
             });
         }
         if request.path.ends_with("/simpleenroll") && world.directory_away.load(Ordering::Relaxed) {

@@ -188,11 +188,6 @@ impl Site {
     pub fn clock(&self) -> Option<&str> {
         self.clock.as_deref()
     }
-
-    /// What is started from now on goes by another clock.
-    pub fn set_clock(&mut self, clock: &str) {
-        self.clock = Some(clock.to_owned());
-    }
 }
 
 /// A running server. Killed when dropped.
@@ -331,11 +326,6 @@ impl Client {
 
     pub fn root(&self) -> &Path {
         self.root.path()
-    }
-
-    /// What is started from now on goes by another clock.
-    pub fn set_clock(&mut self, clock: &str) {
-        self.clock = Some(clock.to_owned());
     }
 
     /// Another client whose disk is a copy of this one's.

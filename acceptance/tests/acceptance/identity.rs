@@ -153,7 +153,10 @@ async fn an_administrator_merges_two_records_or_keeps_both() -> Result<()> {
     site.admin("device keep-both old third")?.succeeded();
     assert_eq!(conflicts(&site)?.len(), 1);
 
-    let said = site.admin("device merge old --into new")?.succeeded().out;
+    let said = site
+        .admin("device merge old --into new --yes")?
+        .succeeded()
+        .out;
     assert!(
         said.contains("is obsolete, 1 certificates revoked"),
         "{said}"

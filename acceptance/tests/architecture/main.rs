@@ -125,7 +125,15 @@ fn only_the_store_speaks_sql_and_only_transport_speaks_tls() {
                 "sqlx" => assert_eq!(name, "store"),
                 "rustls" | "tokio-rustls" => assert_eq!(name, "transport"),
                 "axum" => assert!(
-                    ["est", "management", "api", "console", "perennial"].contains(&name),
+                    [
+                        "est",
+                        "management",
+                        "api",
+                        "console",
+                        "perennial",
+                        "acceptance"
+                    ]
+                    .contains(&name),
                     "{name}"
                 ),
                 "rcgen" => assert!(["authority", "x509"].contains(&name), "{name}"),

@@ -19,6 +19,8 @@ use crate::state::Trouble;
 const LONGEST_SLEEP: SignedDuration = SignedDuration::from_hours(24);
 /// Less is the clocks' imprecision.
 const ASLEEP: SignedDuration = SignedDuration::from_secs(1);
+/// Networks that change all the time are no reason to ask all the time.
+const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_secs(30);
 /// A network that comes up does so in several steps.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -33,10 +35,17 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"));
     let work = async {
-        woke(machine).await?;
+        note_waking(machine).await;
+        let mut asleep = alarm.asleep();
         loop {
             let next = step(machine).await;
             sleep(machine, &mut alarm, &mut changed, next).await?;
+            // Also a sleep in the middle of the work.
+            if alarm.asleep() > asleep + ASLEEP {
+                asleep = alarm.asleep();
+                tracing::debug!(event = "woke");
+                note_waking(machine).await;
+            }
         }
     };
     // Breaking off at any point of the work is as harmless as being killed there.
@@ -61,11 +70,14 @@ async fn sleep(
         changed.recv().await;
         return Ok(());
     };
-    let asleep = alarm.asleep();
     let offline = machine.state().is_offline();
     let network = async {
         match NetworkWatch::start().filter(|_| offline) {
-            Some(watch) => watch.changed().await,
+            Some(watch) => {
+                tokio::time::sleep(BETWEEN_TRIES).await;
+                watch.changed().await;
+                tokio::time::sleep(SETTLING).await;
+            }
             None => std::future::pending().await,
         }
     };
@@ -73,16 +85,20 @@ async fn sleep(
         waited = alarm.wait_until(next) => waited?,
         _ = changed.recv() => {}
         () = network => {
-            tokio::time::sleep(SETTLING).await;
             tracing::debug!(event = "network-changed");
-            try_again(machine).await?;
+            if let Err(failure) = try_again(machine).await {
+                tracing::error!(event = "cannot-work", %failure);
+            }
         }
     }
-    if alarm.asleep() > asleep + ASLEEP {
-        tracing::debug!(event = "woke");
-        woke(machine).await?;
-    }
     Ok(())
+}
+
+/// A daemon that cannot write goes on: it tries again later.
+async fn note_waking(machine: &Machine) {
+    if let Err(failure) = woke(machine).await {
+        tracing::error!(event = "cannot-work", %failure);
+    }
 }
 
 /// The machine woke, or the daemon started: what was not reachable is tried again before anybody is
@@ -149,8 +165,17 @@ async fn act(machine: &Machine, renewal_is_due: bool) -> Result<(), Failure> {
     if renewal_is_due {
         renewal::renew(machine).await?;
     } else {
-        renewal::check_in(machine).await?;
-        tracing::debug!(event = "checked-in");
+        match renewal::check_in(machine).await {
+            // TLS lets it in no more, and no window will be learned: what is left is the proof of its
+            // key, whatever the policy says.
+            Err(failure) if failure.is_about_the_certificate() => {
+                renewal::renew(machine).await?;
+            }
+            done => {
+                done?;
+                tracing::debug!(event = "checked-in");
+            }
+        }
     }
     Ok(())
 }
@@ -196,7 +221,7 @@ impl Due {
             .next_check_in
             .filter(|_| state.last_check_in.is_none_or(|at| at <= now));
         let check_in = planned.unwrap_or(now).max(check_in_again);
-        let renewal = match (state.renewal_mode, state.renewal_due()) {
+        let renewal = match (state.renewal_mode, state.renewal_due(now)) {
             (RenewalMode::Automatic, Some(due)) => due.max(again(&state.renewal_trouble)),
             _ => Timestamp::MAX,
         };

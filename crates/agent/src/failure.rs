@@ -4,6 +4,11 @@ use domain::wizard::RenewalFailure;
 use domain::{Pin, Timestamp};
 use transport::TransportError;
 
+/// Not a status of HTTP: the handshake was refused.
+const BY_TLS: u16 = 0;
+const TOO_EARLY: u16 = 425;
+const TOO_MANY: u16 = 429;
+
 /// The one table of failures and exit codes.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -101,14 +106,22 @@ impl Failure {
     }
 
     /// True when the site was reached and said no: asking again soon helps nobody. "Too many" (429)
-    /// is no such answer.
+    /// and "too early" (425, a nonce that is not good any more) are no such answers.
     pub fn is_refusal(&self) -> bool {
-        if matches!(self, Self::Refused { status: 429, .. }) {
-            return false;
+        match self {
+            Self::Refused { status, .. } => !matches!(*status, TOO_EARLY | TOO_MANY),
+            Self::Expired(_) => true,
+            // Another server stands in the site's place: a hotel's network, for instance.
+            Self::NotTrusted { .. } => false,
+            _ => false,
         }
+    }
+
+    /// True when TLS does not let the certificate in: its dates, as the site sees them.
+    pub fn is_about_the_certificate(&self) -> bool {
         matches!(
             self,
-            Self::Refused { .. } | Self::NotTrusted { .. } | Self::Expired(_)
+            Self::Expired(_) | Self::Refused { status: BY_TLS, .. }
         )
     }
 }
@@ -130,7 +143,7 @@ impl From<TransportError> for Failure {
                 Self::Expired("the site says that the certificate has expired".to_owned())
             }
             TransportError::Refused { reason, .. } => Self::Refused {
-                status: 403,
+                status: BY_TLS,
                 reason: format!("this computer's certificate is not accepted ({reason})"),
             },
             TransportError::Unreachable { .. } | TransportError::Broken { .. } => {

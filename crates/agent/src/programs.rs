@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind::TimedOut;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,10 +15,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Runs `program` with what it is told in its environment. What it does never undoes anything.
 pub async fn run(program: &Path, told: &[(&str, String)]) {
     let name = program.display();
-    if let Err(reason) = may_run(program) {
-        tracing::warn!(event = "program-refused", program = %name, reason);
-        return;
-    }
+    let program = match checked(program) {
+        Ok(program) => program,
+        Err(reason) => {
+            tracing::warn!(event = "program-refused", program = %name, reason);
+            return;
+        }
+    };
     let outcome = Command::new(program)
         // What it is told, and nothing of the agent's own.
         .env_clear()
@@ -39,25 +42,37 @@ pub async fn run(program: &Path, told: &[(&str, String)]) {
     }
 }
 
-/// It runs as root: nobody else may have written it, or put it in its place.
-fn may_run(program: &Path) -> Result<(), &'static str> {
-    let metadata = fs::metadata(program).map_err(|_| "it is not there")?;
-    let mode = metadata.permissions().mode();
-    if !metadata.is_file() || mode & 0o111 == 0 {
-        Err("it is no program")
-    } else if !is_ours(&metadata) {
-        Err("it does not belong to root alone: others own it or can write it")
-    } else {
-        let folder = program.canonicalize().ok();
-        let folder = folder.as_deref().and_then(Path::parent).map(fs::metadata);
-        match folder {
-            Some(Ok(folder)) if is_ours(&folder) => Ok(()),
-            _ => Err("its folder does not belong to root alone"),
+/// The program itself, behind links. It runs as root: nobody else may have written it, or be able to
+/// put another one in its place.
+fn checked(program: &Path) -> Result<PathBuf, &'static str> {
+    if !program.is_absolute() {
+        return Err("it is not an absolute path");
+    }
+    let program = program.canonicalize().map_err(|_| "it is not there")?;
+    let found = fs::metadata(&program).map_err(|_| "it is not there")?;
+    if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
+        return Err("it is no program");
+    }
+    if !is_ours(&found) {
+        return Err("it does not belong to root alone: others own it or can write it");
+    }
+    for folder in program.ancestors().skip(1) {
+        let folder = fs::metadata(folder).map_err(|_| "its folder is not there")?;
+        // In a sticky folder nobody moves what is root's.
+        let sticky = folder.permissions().mode() & 0o1000 != 0;
+        let safe = is_ours(&folder) || (sticky && is_owned(&folder));
+        if !safe {
+            return Err("a folder above it does not belong to root alone");
         }
     }
+    Ok(program)
 }
 
 fn is_ours(found: &fs::Metadata) -> bool {
-    let own = rustix::process::geteuid().as_raw();
-    found.permissions().mode() & 0o022 == 0 && found.uid() == own
+    found.permissions().mode() & 0o022 == 0 && is_owned(found)
+}
+
+/// By root, or by who runs an agent below another root.
+fn is_owned(found: &fs::Metadata) -> bool {
+    found.uid() == 0 || found.uid() == rustix::process::geteuid().as_raw()
 }

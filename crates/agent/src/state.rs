@@ -30,6 +30,9 @@ pub struct State {
     /// When the machine woke, or the daemon started.
     pub woke_at: Option<Timestamp>,
     pub last_reminder: Option<Timestamp>,
+    /// An identity was taken into use and scripts and services were not told yet; true: it renewed
+    /// the one before.
+    pub announce: Option<bool>,
     /// How often the reminder was put off in the second period.
     pub put_off: u32,
     pub known_time: Option<KnownTime>,
@@ -95,13 +98,14 @@ impl State {
 
     /// When the silent renewal is due. Who is far from the site's time would renew for ever, as each
     /// new certificate looks old again: such a computer renews once a day at most.
-    pub fn renewal_due(&self) -> Option<Timestamp> {
+    pub fn renewal_due(&self, now: Timestamp) -> Option<Timestamp> {
         const FAR: i64 = 86_400;
         let at = self.renew_at?;
         // The site's time may only bring an attempt forward.
         let ahead = SignedDuration::from_secs(self.skew.unwrap_or(0).max(0));
         let due = at.saturating_sub(ahead).unwrap_or(at);
-        match (self.last_renewal, self.skew) {
+        // A renewal in the future was made under a wrong clock.
+        match (self.last_renewal.filter(|last| *last <= now), self.skew) {
             (Some(last), Some(skew)) if skew.abs() > FAR => {
                 Some(due.max(last + Period::from_days(1).duration()))
             }

@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex};
 
 use domain::{Action, Clock, Timestamp};
 use jiff::SignedDuration;
-use store::{Actor, Kind, Note};
+use store::{Actor, Kind, Note, Unavailable};
 use tokio::sync::Notify;
 
 use crate::{Administrator, Error, Result, Site};
 
 /// The largest step that is believed.
 const LARGEST_STEP: SignedDuration = SignedDuration::from_hours(24);
+/// A site that was not there for longer is more likely to have a wrong clock: a machine that starts
+/// in another century, before it asks for the time.
+const LONGEST_ABSENCE: SignedDuration = SignedDuration::from_hours(180 * 24);
 
 /// The machine's clock, as far as it is believed. Cheap to clone.
 #[derive(Clone)]
@@ -43,10 +46,13 @@ pub struct ClockStep {
 
 impl GuardedClock {
     /// Believes `machine` unless it lies more than a day before `noted`, the latest moment in the
-    /// records. That it lies long after is how a site looks that was switched off.
+    /// records (the epoch: there is none), or half a year after it: less is how a site looks that was
+    /// switched off.
     pub(crate) fn new(machine: Arc<dyn Clock>, noted: Timestamp) -> Self {
         let now = machine.now();
-        let stepped = noted.duration_since(now) > LARGEST_STEP;
+        let since = now.duration_since(noted);
+        let stepped =
+            noted > Timestamp::UNIX_EPOCH && (since < -LARGEST_STEP || since > LONGEST_ABSENCE);
         if stepped {
             tell(noted, now);
         }
@@ -153,6 +159,7 @@ impl Site {
             ));
         };
         let now = self.0.clock.accept();
+        self.0.limits.forget();
         self.0.store.record_moment(now, true).await?;
         let note = Note {
             action: "clock-accepted",
@@ -175,14 +182,18 @@ impl Site {
     /// Notes now and then what time it is, for the next start.
     pub(crate) async fn keep_moment(&self) {
         loop {
-            let noted = match self.0.clock.step() {
-                Some(_) => Ok(()),
-                None => self.0.store.record_moment(self.now(), false).await,
-            };
-            if let Err(error) = noted {
+            if let Err(error) = self.note_moment().await {
                 tracing::error!(event = "moment-not-noted", %error);
             }
             tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+        }
+    }
+
+    /// A time that is not believed is not noted.
+    pub(crate) async fn note_moment(&self) -> std::result::Result<(), Unavailable> {
+        match self.0.clock.step() {
+            Some(_) => Ok(()),
+            None => self.0.store.record_moment(self.now(), false).await,
         }
     }
 
@@ -277,5 +288,13 @@ mod tests {
         assert!(GuardedClock::new(hand.clone(), at(DAY)).step().is_none());
         let clock = GuardedClock::new(hand, at(DAY + 1));
         assert_eq!(clock.step().map(|step| step.believed), Some(at(DAY + 1)));
+    }
+
+    #[test]
+    fn an_absence_of_years_is_not_believed_at_the_start() {
+        let absent = |noted| GuardedClock::new(Arc::new(Hand::default()), noted).step();
+        assert!(absent(at(-180 * DAY)).is_none());
+        assert!(absent(at(-181 * DAY)).is_some());
+        assert!(absent(Timestamp::UNIX_EPOCH).is_none(), "nothing was noted");
     }
 }

@@ -74,6 +74,11 @@ impl Site {
             Judgement::Refused(refusal @ Refusal::Blocked) => {
                 Err(self.refuse(refusal, serial, address).await)
             }
+            Judgement::Refused(refusal @ Refusal::Superseded(_)) => {
+                // The log-in decides, but somebody should know.
+                let _refused = self.refuse(refusal, serial, address).await;
+                Ok(None)
+            }
             Judgement::Expired(_) | Judgement::Refused(_) => Ok(None),
         }
     }
@@ -147,7 +152,10 @@ impl Site {
                 .await;
             }
         }
-        Error::Forbidden(reason)
+        match refusal {
+            Refusal::Expired => Error::Expired(reason),
+            _ => Error::Forbidden(reason),
+        }
     }
 }
 

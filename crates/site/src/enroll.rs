@@ -107,9 +107,14 @@ impl Site {
             ));
         }
         let most = self.0.settings.profile.renewals_per_device_per_hour;
-        self.0
+        let counted = self
+            .0
             .limits
-            .count_renewal(device.device(), most, self.now())?;
+            .count_renewal(device.device(), most, self.now());
+        // An answer that was lost costs nothing.
+        if counted.is_err() && !self.was_issued(device, request).await? {
+            counted?;
+        }
         self.issue(
             Subject::Device(device),
             after_expiry,

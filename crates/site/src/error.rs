@@ -27,6 +27,9 @@ pub enum Error {
     /// The certificate expired, and a person has to help. Asking again within the hour is fine.
     #[error("{0}")]
     Expired(String),
+    /// What was signed is too old to be believed fresh.
+    #[error("the nonce is not good any more; ask for a new one")]
+    StaleNonce,
     /// Nothing is issued while the site's clock is not believed.
     #[error(
         "the site's clock stepped by more than a day; it issues nothing until an administrator accepts the time"
@@ -47,6 +50,8 @@ impl Error {
             Error::Forbidden(_) | Error::Expired(_) => 403,
             Error::NotFound(_) => 404,
             Error::Conflict(_) => 409,
+            // RFC 8470: what might be a replay.
+            Error::StaleNonce => 425,
             Error::TooMany { .. } => 429,
             Error::Unavailable(_) | Error::ClockStepped => 503,
         }

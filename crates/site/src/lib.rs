@@ -163,6 +163,7 @@ impl Site {
 
     async fn close(&self) -> std::result::Result<(), Unavailable> {
         self.write_seen().await?;
+        self.note_moment().await?;
         self.write_checkpoint().await
     }
 

@@ -76,6 +76,14 @@ impl Limits {
         })
     }
 
+    /// Forgets everything: the site's time was set, and waits of the old one mean nothing.
+    pub(crate) fn forget(&self) {
+        *self.logins.lock().expect("no holder panics") = Recent::default();
+        *self.enrollments.lock().expect("no holder panics") = Recent::default();
+        *self.renewals.lock().expect("no holder panics") = Recent::default();
+        *self.notes.lock().expect("no holder panics") = Recent::default();
+    }
+
     /// Counts an enrollment of an address against its hour.
     pub(crate) fn count_enrollment(
         &self,

@@ -48,6 +48,11 @@ impl Site {
             Err(refusal @ Refusal::Blocked) => {
                 Err(self.refuse(refusal, proof.serial, address).await)
             }
+            Err(refusal @ Refusal::Superseded(_)) => {
+                // The log-in decides, but somebody should know.
+                let _refused = self.refuse(refusal, proof.serial, address).await;
+                Ok(None)
+            }
             Err(_) => Ok(None),
         }
     }
@@ -95,8 +100,7 @@ impl Site {
     }
 
     fn check_nonce(&self, nonce: &str) -> Result<()> {
-        let stale =
-            || Error::Conflict("the nonce is not good any more; ask for a new one".to_owned());
+        let stale = || Error::StaleNonce;
         let bytes = BASE64URL_NOPAD
             .decode(nonce.as_bytes())
             .map_err(|_| stale())?;

@@ -42,7 +42,8 @@ impl Site {
         self.renew_as(&device, &request, after_expiry).await
     }
 
-    async fn was_issued(
+    /// True when this device has a certificate for this key already: its answer was lost.
+    pub(crate) async fn was_issued(
         &self,
         device: &DevicePrincipal,
         request: &CertificateRequest,

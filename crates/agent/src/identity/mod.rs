@@ -57,16 +57,16 @@ pub struct Pending {
 
 impl Pending {
     /// True when an earlier run left the key behind and the site says that it cannot be certified
-    /// any more: its certificate was revoked, or its device retired, while the answer was lost.
-    pub fn is_spent_by<T>(&self, answer: &Result<T, Failure>) -> bool {
-        let refused = matches!(
-            answer,
-            Err(Failure::Refused {
-                status: 403 | 409,
-                ..
-            })
-        );
-        refused && !self.fresh && self.certificate.is_none()
+    /// any more: its certificate was revoked, or its device retired, while the answer was lost. A
+    /// certificate that arrived is kept when the site refuses who asks (403): it may be the one that
+    /// the site knows. `alone`: there is no other identity that could be the right one.
+    pub fn is_spent_by<T>(&self, answer: &Result<T, Failure>, alone: bool) -> bool {
+        let spent = match answer {
+            Err(Failure::Refused { status: 409, .. }) => true,
+            Err(Failure::Refused { status: 403, .. }) => self.certificate.is_none() || alone,
+            _ => false,
+        };
+        spent && !self.fresh
     }
 }
 
@@ -112,6 +112,11 @@ impl IdentityStore {
             site,
             folder,
         }))
+    }
+
+    /// True when there is an identity in use, readable or not.
+    pub fn has_current(&self) -> bool {
+        fs::symlink_metadata(self.folder.join("current")).is_ok()
     }
 
     /// What was staged and not taken into use. What is half written counts as not there.

@@ -116,8 +116,13 @@ pub fn tell_terminals(layout: &Layout, notice: &str) {
     for terminal in terminals(&fs::read(layout.log_ins()).unwrap_or_default()) {
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW;
         let path = layout.devices().join(&terminal);
-        let told = rustix::fs::open(&path, flags, Mode::empty())
-            .and_then(|terminal| rustix::io::write(&terminal, text.as_bytes()));
+        let told = rustix::fs::open(&path, flags, Mode::empty()).and_then(|opened| {
+            // Below another root stand files for terminals.
+            if layout.is_machine() && !rustix::termios::isatty(&opened) {
+                return Err(rustix::io::Errno::NOTTY);
+            }
+            rustix::io::write(&opened, text.as_bytes())
+        });
         if let Err(error) = told {
             tracing::debug!(event = "terminal-not-told", terminal, %error);
         }
@@ -135,10 +140,15 @@ fn terminals(records: &[u8]) -> Vec<String> {
             let line = record[8..40].split(|byte| *byte == 0).next()?;
             Some(std::str::from_utf8(line).ok()?.to_owned())
         })
-        // The file can be written by more than root on some systems: no way out of the folder.
+        // The file can be written by more than root on some systems: terminals, and nothing else.
         .filter(|line| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '/';
-            !line.is_empty() && !line.starts_with('/') && line.chars().all(plain)
+            let all = |name: &str, is: fn(&u8) -> bool| {
+                !name.is_empty() && name.as_bytes().iter().all(is)
+            };
+            let pseudo = line.strip_prefix("pts/");
+            let real = line.strip_prefix("tty");
+            pseudo.is_some_and(|number| all(number, u8::is_ascii_digit))
+                || real.is_some_and(|name| all(name, u8::is_ascii_alphanumeric))
         })
         .collect();
     found.sort();
@@ -218,14 +228,20 @@ impl Alarm {
             tv_nsec: 0,
         };
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
-        timerfd_settime(
+        let set = timerfd_settime(
             self.timer.get_ref(),
             flags,
             &Itimerspec {
                 it_interval: zero,
                 it_value: value,
             },
-        )?;
+        );
+        match set {
+            Ok(_) => {}
+            // The clock was set while nobody waited (timerfd_create(2), NOTES).
+            Err(rustix::io::Errno::CANCELED) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
         loop {
             let mut ready = self.timer.readable().await?;
             let mut ticks = [0; 8];
@@ -289,6 +305,10 @@ mod tests {
             record(7, "../../etc/passwd"),
             record(7, "/etc/passwd"),
             record(7, ""),
+            record(7, "sda"),
+            record(7, "watchdog"),
+            record(7, "pts/1/../../sda"),
+            record(7, "tty1/../sda"),
             vec![7; 100],
         ];
         assert_eq!(terminals(&records.concat()), ["pts/1", "tty1"]);

@@ -35,7 +35,10 @@ pub async fn renew(machine: &Machine) -> Result<Identity, Failure> {
         &identity.site,
         device,
         async |key| match client.renew(key).await {
-            Err(Failure::Expired(_)) => nobody.renew_expired(&identity, key).await,
+            // TLS lets it in no more.
+            Err(failure) if failure.is_about_the_certificate() => {
+                nobody.renew_expired(&identity, key).await
+            }
             answer => answer,
         },
     )
@@ -98,7 +101,8 @@ async fn obtain(
     let store = machine.identities();
     let mut pending = store.stage(purpose, site)?;
     let mut issued = ask(&pending.key).await;
-    if pending.is_spent_by(&issued) {
+    let alone = !store.has_current();
+    if pending.is_spent_by(&issued, alone) {
         store.discard_pending()?;
         pending = store.stage(purpose, site)?;
         issued = ask(&pending.key).await;
@@ -113,7 +117,10 @@ async fn obtain(
 /// seen it, and then refuses the one before.
 pub async fn resume(machine: &Machine) -> Result<(), Failure> {
     if !is_staged(machine) {
-        return Ok(());
+        return match machine.enrolled() {
+            Ok(_) => announce(machine).await,
+            Err(_) => Ok(()),
+        };
     }
     let pending = machine.identities().pending();
     let elsewhere = match (pending, machine.identities().current()?) {
@@ -133,9 +140,13 @@ pub async fn resume(machine: &Machine) -> Result<(), Failure> {
             Ok(())
         }
         Err(refused) if refused.is_refusal() => {
-            // Only when the identity in use still works is the staged one not needed.
-            if check_in(machine).await.is_err() {
-                return Err(refused);
+            match check_in(machine).await {
+                // Only when the identity in use still works is the staged one not needed.
+                Ok(_) => {}
+                // TLS lets that one in no more, but its key may still prove itself: the renewal that
+                // follows tells which of the two the site knows.
+                Err(failure) if failure.is_about_the_certificate() => return Ok(()),
+                Err(_) => return Err(refused),
             }
             tracing::warn!(
                 event = "staged-certificate-refused",
@@ -230,8 +241,11 @@ async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
             .preferences()
             .set(&[("SMSID", device.smsid().to_string())])?;
     }
-    let identity = store.promote()?;
+    // Noted before: being cut off from here on must not cost the keys and the hooks.
     let mut state = machine.state();
+    state.announce = Some(same_record);
+    machine.write_state(&state)?;
+    let identity = store.promote()?;
     state.window = None;
     state.renewal_trouble = None;
     // Reminders stop the moment a new certificate is in use.
@@ -241,16 +255,31 @@ async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
         state.last_renewal = Some(machine.now());
     }
     note_check_in(machine, &mut state, &answer)?;
-    write_keys(machine, &identity)?;
+    announce(machine).await?;
+    Ok(identity)
+}
+
+/// Tells scripts and services of a new identity: once it is in use, or later when the run that took
+/// it into use was cut off.
+pub async fn announce(machine: &Machine) -> Result<(), Failure> {
+    let Some(renewed) = machine.state().announce else {
+        return Ok(());
+    };
+    let identity = machine.enrolled()?;
+    if let Err(failure) = write_keys(machine, &identity) {
+        tracing::error!(event = "keys-not-written", %failure);
+    }
     tracing::info!(
-        event = if same_record { "renewed" } else { "enrolled" },
+        event = if renewed { "renewed" } else { "enrolled" },
         server = %identity.site.server,
         not_after = %identity.certificate.not_after(),
     );
-    if same_record {
+    if renewed {
         hooks::run(machine, &identity).await;
     }
-    Ok(identity)
+    let mut state = machine.state();
+    state.announce = None;
+    Ok(machine.write_state(&state)?)
 }
 
 /// Checks in with the current identity, and drops older generations: the site knows this one.

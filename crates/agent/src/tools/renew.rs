@@ -202,7 +202,13 @@ impl<'a> Terminal<'a> {
             Ok(client) => client.authorities().await.map(drop),
             Err(failure) => Err(failure),
         };
-        let reachable = !matches!(asked, Err(Failure::Unreachable(_)));
+        let there = |failure: &Failure| {
+            !matches!(
+                failure,
+                Failure::Unreachable(_) | Failure::NotTrusted { .. }
+            )
+        };
+        let reachable = asked.as_ref().err().is_none_or(there);
         self.failure = asked.err();
         self.wizard.take(Event::SiteReachable(reachable));
     }

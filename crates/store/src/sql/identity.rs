@@ -424,6 +424,7 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
         "DELETE FROM device_distinct WHERE a IN (",
         "DELETE FROM device_distinct WHERE b IN (",
         "DELETE FROM renewal_order WHERE device IN (",
+        "DELETE FROM alert WHERE device IN (",
     ] {
         let mut query = QueryBuilder::<Db>::new(sql);
         push_devices(&mut query, devices);

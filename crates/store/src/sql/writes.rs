@@ -459,6 +459,7 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
     });
     query.push(
         ") AS v WHERE certificate.serial = v.column1 AND certificate.first_used_at IS NULL \
+         AND certificate.state = 'valid' \
          RETURNING serial, device",
     );
     let rows = query.build().fetch_all(&mut *db).await?;
