@@ -7,6 +7,7 @@ mod enrolling;
 mod hostile_requests;
 mod identity;
 mod leaving;
+mod mass_renewal;
 mod nodes;
 mod old_disks;
 mod refusing;

@@ -1,4 +1,4 @@
-//! Scaled time is for test builds alone.
+//! Scaled time and fault points are for test builds alone.
 
 use std::path::Path;
 use std::process::Command;
@@ -49,5 +49,30 @@ fn a_build_without_the_feature_ignores_the_test_clock() -> Result<()> {
         scaled > real + 50,
         "test build {scaled}, plain build {real}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_build_without_the_feature_cannot_be_killed_at_a_step() -> Result<()> {
+    let test_build = program("perennial-agent");
+    let plain = test_build
+        .parent()
+        .expect("a folder")
+        .join("plain/perennial-agent");
+    let journal = tempfile::NamedTempFile::new()?;
+    let write = |agent: &Path| -> Result<i32> {
+        let root = tempfile::tempdir()?;
+        let mut command = Command::new(agent);
+        command
+            .args(["defaults", "--root"])
+            .arg(root.path())
+            .args(["write", "com.example", "key", "value"])
+            .env("PERENNIAL_TEST_KILL_AT", "1")
+            .env("PERENNIAL_TEST_JOURNAL", journal.path());
+        Ok(run(&mut command, "")?.code)
+    };
+    assert_eq!(write(&plain)?, 0);
+    assert_eq!(std::fs::read(journal.path())?, b"");
+    assert_eq!(write(&test_build)?, -1, "the test build dies");
     Ok(())
 }
