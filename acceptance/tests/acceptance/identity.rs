@@ -176,12 +176,12 @@ async fn an_administrator_merges_two_records_or_keeps_both() -> Result<()> {
 
     for (words, code, says) in [
         (
-            "device merge new --into old",
+            "device merge new --into old --yes",
             4,
             "cannot be merged into one that is obsolete",
         ),
-        ("device merge new --into new", 4, "into itself"),
-        ("device merge old --into third", 4, "was merged into"),
+        ("device merge new --into new --yes", 4, "into itself"),
+        ("device merge old --into third --yes", 4, "was merged into"),
         (
             "device unblock old",
             4,

@@ -1,4 +1,4 @@
-//! Scaled time is for test builds alone.
+//! Scaled time and fault points are for test builds alone.
 
 use std::path::Path;
 use std::process::Command;
@@ -101,5 +101,30 @@ fn a_site_whose_clock_was_set_back_issues_nothing_until_somebody_accepts_it() ->
     let _server = site.serve()?;
     let clock = site.admin("clock show --json")?.json();
     assert!(clock["stepped_to"].is_null(), "{clock}");
+    Ok(())
+}
+
+#[test]
+fn a_build_without_the_feature_cannot_be_killed_at_a_step() -> Result<()> {
+    let test_build = program("perennial-agent");
+    let plain = test_build
+        .parent()
+        .expect("a folder")
+        .join("plain/perennial-agent");
+    let journal = tempfile::NamedTempFile::new()?;
+    let write = |agent: &Path| -> Result<i32> {
+        let root = tempfile::tempdir()?;
+        let mut command = Command::new(agent);
+        command
+            .args(["defaults", "--root"])
+            .arg(root.path())
+            .args(["write", "com.example", "key", "value"])
+            .env("PERENNIAL_TEST_KILL_AT", "1")
+            .env("PERENNIAL_TEST_JOURNAL", journal.path());
+        Ok(run(&mut command, "")?.code)
+    };
+    assert_eq!(write(&plain)?, 0);
+    assert_eq!(std::fs::read(journal.path())?, b"");
+    assert_eq!(write(&test_build)?, -1, "the test build dies");
     Ok(())
 }
