@@ -72,7 +72,7 @@ async fn sleep(
     };
     let offline = machine.state().is_offline();
     let network = async {
-        match NetworkWatch::start().filter(|_| offline) {
+        match offline.then(NetworkWatch::start).flatten() {
             Some(watch) => {
                 tokio::time::sleep(BETWEEN_TRIES).await;
                 watch.changed().await;
