@@ -86,8 +86,9 @@ async fn sleep(
         _ = changed.recv() => {}
         () = network => {
             tracing::debug!(event = "network-changed");
-            if let Err(failure) = try_again(machine).await {
-                tracing::error!(event = "cannot-work", %failure);
+            let now = machine.now();
+            if let Err(error) = machine.change_state(|state| state.try_again_at(now)).await {
+                tracing::error!(event = "cannot-work", %error);
             }
         }
     }
@@ -104,19 +105,14 @@ async fn note_waking(machine: &Machine) {
 /// The machine woke, or the daemon started: what was not reachable is tried again before anybody is
 /// reminded of anything.
 pub async fn woke(machine: &Machine) -> Result<(), Failure> {
-    let _lock = machine.lock().await?;
-    let mut state = machine.state();
-    state.woke_at = Some(machine.now());
-    state.try_again_at(machine.now());
-    Ok(machine.write_state(&state)?)
-}
-
-/// What was not reachable is tried again now.
-async fn try_again(machine: &Machine) -> Result<(), Failure> {
-    let _lock = machine.lock().await?;
-    let mut state = machine.state();
-    state.try_again_at(machine.now());
-    Ok(machine.write_state(&state)?)
+    let now = machine.now();
+    machine
+        .change_state(|state| {
+            state.woke_at = Some(now);
+            state.try_again_at(now);
+        })
+        .await?;
+    Ok(())
 }
 
 /// Does what is due now, and tells when something is due next.

@@ -111,8 +111,7 @@ impl Failure {
         match self {
             Self::Refused { status, .. } => !matches!(*status, TOO_EARLY | TOO_MANY),
             Self::Expired(_) => true,
-            // Another server stands in the site's place: a hotel's network, for instance.
-            Self::NotTrusted { .. } => false,
+            // Also when another server stands in the site's place: a hotel's network, for instance.
             _ => false,
         }
     }

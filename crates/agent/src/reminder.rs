@@ -1,9 +1,9 @@
 //! Reminds people that the certificate has to be renewed, where there are no windows: a notice on
 //! the terminals of those who are logged in, and a program of the administrator.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use domain::{NextReminder, ReminderStage, RenewalMode, Situation, Timestamp, next_reminder};
+use domain::{NextReminder, ReminderStage, Situation, Timestamp, next_reminder};
 use jiff::SignedDuration;
 
 use crate::failure::Failure;
@@ -20,20 +20,19 @@ pub const PROGRAM: &str = "RenewalReminderProgram";
 /// The next reminder, as far as is known now.
 pub fn next(machine: &Machine, state: &State, identity: &Identity) -> Option<NextReminder> {
     let now = machine.now();
-    let failed = state.silent_attempt_failed(now);
-    if state.renewal_mode == RenewalMode::Automatic && !failed {
-        // Nobody is to be reminded: the schedule need not be read.
-        return None;
-    }
     let situation = Situation {
         now,
         mode: state.renewal_mode,
         not_before: identity.certificate.not_before(),
         not_after: identity.certificate.not_after(),
         window: state.window,
-        silent_attempt_failed: failed,
+        silent_attempt_failed: state.silent_attempt_failed(now),
         last_shown: state.last_reminder,
     };
+    // Where nobody is asked, the schedule need not be read.
+    if situation.asks_nobody() {
+        return None;
+    }
     next_reminder(&machine.schedule(), &situation)
 }
 
@@ -70,7 +69,7 @@ pub async fn show_when_due(machine: &Machine) -> Result<(), Failure> {
             ),
             ("PERENNIAL_REMINDER_TEXT", notice.text()),
         ];
-        programs::run(&PathBuf::from(program), &told).await;
+        programs::run(Path::new(&program), &told).await;
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A hardware UUID (SMBIOS system UUID, IOPlatformUUID). Only a claim: it identifies nothing, it
@@ -86,19 +85,7 @@ impl fmt::Debug for HardwareUuid {
     }
 }
 
-impl Serialize for HardwareUuid {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for HardwareUuid {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::serde_as_text!(HardwareUuid);
 
 #[cfg(test)]
 mod tests {

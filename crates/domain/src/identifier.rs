@@ -257,22 +257,7 @@ fn parse_hex<const N: usize>(given: &str) -> Option<[u8; N]> {
     bytes.try_into().ok()
 }
 
-macro_rules! serde_as_text {
-    ($($type:ty),*) => {$(
-        impl Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    )*};
-}
-serde_as_text!(SerialNumber, Pin, Smsid);
+crate::serde_as_text!(SerialNumber, Pin, Smsid);
 
 #[cfg(test)]
 mod tests {

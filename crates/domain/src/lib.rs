@@ -15,6 +15,7 @@ mod renewal;
 mod renewal_order;
 mod role;
 mod state;
+mod text;
 pub mod wizard;
 
 pub use account::{InvalidUserName, UserName};

@@ -120,19 +120,7 @@ impl fmt::Display for ExplanationUrl {
     }
 }
 
-impl Serialize for ExplanationUrl {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for ExplanationUrl {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+crate::serde_as_text!(ExplanationUrl);
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,7 @@ use crate::cli::{
     Administer, Alert, Audit, Certificate, Clock, Connection, Crl, Device, Format, User,
 };
 use crate::folder::SiteFolder;
-use crate::output::{Column, done, list, print, record};
+use crate::output::{Column, done, list, print, record, to_the_second};
 
 pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result<()> {
     let api = connect(connection)?;
@@ -251,7 +251,7 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             let allowed = api.allow_renewal(id, within).await?;
             let sentence = format!(
                 "{device} may renew once until {}, with the key that it has",
-                domain::Timestamp::from_second(allowed.until.as_second())?
+                to_the_second(allowed.until)
             );
             done(format, &sentence, &allowed)
         }

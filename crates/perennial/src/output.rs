@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use domain::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -82,15 +83,17 @@ pub fn print(line: &str) -> anyhow::Result<()> {
 fn cell(record: &Value, pointer: &str) -> String {
     match record.pointer(pointer) {
         None | Some(Value::Null) => String::new(),
-        // Moments to the second: nobody reads fractions in a list.
-        Some(Value::String(text)) => match text.parse::<domain::Timestamp>() {
-            Ok(at) => domain::Timestamp::from_second(at.as_second())
-                .unwrap_or(at)
-                .to_string(),
+        Some(Value::String(text)) => match text.parse() {
+            Ok(at) => to_the_second(at).to_string(),
             Err(_) => text.clone(),
         },
         Some(other) => other.to_string(),
     }
+}
+
+/// Nobody reads fractions.
+pub fn to_the_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 fn table(headings: &[String], rows: &[Vec<String>]) -> anyhow::Result<()> {

@@ -71,15 +71,26 @@ impl Site {
         };
         match self.judge(serial, address).await? {
             Judgement::Good(device) => Ok(Some(device)),
-            Judgement::Refused(refusal @ Refusal::Blocked) => {
-                Err(self.refuse(refusal, serial, address).await)
-            }
-            Judgement::Refused(refusal @ Refusal::Superseded(_)) => {
+            Judgement::Expired(_) => Ok(None),
+            Judgement::Refused(refusal) => self.beside_a_log_in(refusal, serial, address).await,
+        }
+    }
+
+    /// What a refused certificate means for the user who logs in: only a block stops everybody.
+    pub(crate) async fn beside_a_log_in(
+        &self,
+        refusal: Refusal,
+        serial: SerialNumber,
+        address: Address,
+    ) -> Result<Option<DevicePrincipal>> {
+        match refusal {
+            Refusal::Blocked => Err(self.refuse(refusal, serial, address).await),
+            Refusal::Superseded(_) => {
                 // The log-in decides, but somebody should know.
                 let _refused = self.refuse(refusal, serial, address).await;
                 Ok(None)
             }
-            Judgement::Expired(_) | Judgement::Refused(_) => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -118,40 +129,25 @@ impl Site {
     ) -> Error {
         let by = Actor::nobody(address);
         let reason = refusal.to_string();
-        metrics::counter!("site_refusals_total", "action" => "device-refused").increment(1);
         // Serial numbers that are not ours anybody can make up: all of one address are one refusal.
         let what = match refusal {
             Refusal::Unknown => "unknown".to_owned(),
             _ => serial.to_string(),
         };
         let key = ("device-refused", what, address);
-        let detail = |unnoted: u64| match unnoted {
-            0 => reason.clone(),
-            more => format!("{reason} (and {more} times more since the last entry)"),
-        };
-        match refusal {
-            Refusal::Superseded(device) => {
-                self.note(by, key, |unnoted| Kind::RaiseAlert {
-                    alert: AlertKind::SupersededCertificateUsed,
-                    device,
-                    detail: format!(
-                        "certificate {serial} came from {address}: {}",
-                        detail(unnoted)
-                    ),
-                })
-                .await;
-            }
-            _ => {
-                self.note(by, key, |unnoted| {
-                    Kind::Noted(Note {
-                        action: "device-refused",
-                        subject: serial.to_string(),
-                        detail: detail(unnoted),
-                    })
-                })
-                .await;
-            }
-        }
+        self.note(by, key, &reason, |detail| match refusal {
+            Refusal::Superseded(device) => Kind::RaiseAlert {
+                alert: AlertKind::SupersededCertificateUsed,
+                device,
+                detail: format!("certificate {serial} came from {address}: {detail}"),
+            },
+            _ => Kind::Noted(Note {
+                action: "device-refused",
+                subject: serial.to_string(),
+                detail,
+            }),
+        })
+        .await;
         match refusal {
             Refusal::Expired => Error::Expired(reason),
             _ => Error::Forbidden(reason),

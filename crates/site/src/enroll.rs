@@ -256,17 +256,12 @@ impl Site {
                 login.failed();
                 let subject = user_name.to_string();
                 let key = ("log-in-refused", subject.clone(), address);
-                metrics::counter!("site_refusals_total", "action" => key.0).increment(1);
-                self.note(Actor::nobody(address), key, |unnoted| {
-                    let detail = "the user name or the password is wrong";
-                    let more = match unnoted {
-                        0 => String::new(),
-                        more => format!(" (and {more} times more since the last entry)"),
-                    };
+                let reason = "the user name or the password is wrong";
+                self.note(Actor::nobody(address), key, reason, |detail| {
                     Kind::Noted(Note {
                         action: "log-in-refused",
                         subject,
-                        detail: format!("{detail}{more}"),
+                        detail,
                     })
                 })
                 .await;

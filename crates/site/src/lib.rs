@@ -188,15 +188,26 @@ impl Site {
     /// Puts a refusal into the audit log. Refusing must not depend on the log: a failure is only
     /// reported.
     ///
-    /// The same refusal from the same address is noted once a minute; `entry` is told how many were
-    /// not: strangers do not write our log.
-    async fn note(&self, by: Actor, key: limits::NoteKey, entry: impl FnOnce(u64) -> Kind) {
+    /// The same refusal from the same address is noted once a minute, and `reason` then tells how
+    /// many were not: strangers do not write our log.
+    async fn note(
+        &self,
+        by: Actor,
+        key: limits::NoteKey,
+        reason: &str,
+        entry: impl FnOnce(String) -> Kind,
+    ) {
         let (action, subject) = (key.0, key.1.clone());
-        let Some(unnoted) = self.0.limits.worth_noting(key, self.now()) else {
-            return;
+        metrics::counter!("site_refusals_total", "action" => action).increment(1);
+        let detail = match self.0.limits.worth_noting(key, self.now()) {
+            None => return,
+            Some(0) => reason.to_owned(),
+            Some(unnoted) => {
+                format!("{reason} (and {unnoted} times more since the last entry)")
+            }
         };
         tracing::warn!(event = action, subject);
-        if let Err(error) = self.commit(by, entry(unnoted)).await {
+        if let Err(error) = self.commit(by, entry(detail)).await {
             tracing::error!(event = "audit-failed", %error);
         }
     }

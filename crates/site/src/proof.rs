@@ -22,7 +22,8 @@ impl Site {
         let mut nonce = Vec::with_capacity(56);
         nonce.extend_from_slice(&time.as_millisecond().to_be_bytes());
         nonce.extend_from_slice(&random);
-        nonce.extend_from_slice(&self.nonce_tag(&nonce));
+        let tag = x509::hmac_sha256(&self.0.nonce_key, &nonce);
+        nonce.extend_from_slice(&tag);
         Challenge {
             nonce: BASE64URL_NOPAD.encode(&nonce),
             time,
@@ -45,15 +46,7 @@ impl Site {
             .await?;
         match proved {
             Ok(device) => Ok(Some(device)),
-            Err(refusal @ Refusal::Blocked) => {
-                Err(self.refuse(refusal, proof.serial, address).await)
-            }
-            Err(refusal @ Refusal::Superseded(_)) => {
-                // The log-in decides, but somebody should know.
-                let _refused = self.refuse(refusal, proof.serial, address).await;
-                Ok(None)
-            }
-            Err(_) => Ok(None),
+            Err(refusal) => self.beside_a_log_in(refusal, proof.serial, address).await,
         }
     }
 
@@ -105,8 +98,7 @@ impl Site {
             .decode(nonce.as_bytes())
             .map_err(|_| stale())?;
         let (body, tag) = bytes.split_at_checked(24).ok_or_else(stale)?;
-        // A digest of both: comparing it tells nothing about the tag.
-        if x509::sha256(&[tag]) != x509::sha256(&[&self.nonce_tag(body)]) {
+        if !x509::hmac_sha256_matches(&self.0.nonce_key, body, tag) {
             return Err(stale());
         }
         let made = body[..8]
@@ -119,10 +111,6 @@ impl Site {
             return Err(stale());
         }
         Ok(())
-    }
-
-    fn nonce_tag(&self, body: &[u8]) -> [u8; 32] {
-        x509::hmac_sha256(&self.0.nonce_key, body)
     }
 }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use rustls_pki_types::ServerName;
-use serde::{Deserialize, Serialize};
 
 /// A host (name or address) and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,19 +95,7 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-impl Serialize for ServerAddress {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ServerAddress {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+domain::serde_as_text!(ServerAddress);
 
 #[cfg(test)]
 mod tests {

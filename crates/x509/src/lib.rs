@@ -13,7 +13,7 @@ mod request;
 pub use bundle::{InvalidBundle, certs_only_from_base64, certs_only_to_base64};
 pub use certificate::{Certificate, InvalidCertificate};
 pub use crl::{CertificateList, InvalidCrl, RevokedEntry};
-pub use digest::{hmac_sha256, key_digest, sha256};
+pub use digest::{hmac_sha256, hmac_sha256_matches, key_digest, sha256};
 pub use key::{InvalidKey, PrivateKey, signature_matches};
 pub use pem::{certificates_from_pem, certificates_to_pem};
 pub use renewal_id::{InvalidRenewalId, RenewalId};

@@ -77,6 +77,15 @@ impl Machine {
         state.write(&self.layout.state())
     }
 
+    /// Changes what is remembered, while no other program does.
+    pub async fn change_state(&self, change: impl FnOnce(&mut State)) -> io::Result<State> {
+        let _lock = self.lock().await?;
+        let mut state = self.state();
+        change(&mut state);
+        self.write_state(&state)?;
+        Ok(state)
+    }
+
     /// The identity of an enrolled machine.
     ///
     /// # Errors

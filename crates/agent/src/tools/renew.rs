@@ -66,16 +66,8 @@ struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     fn new(machine: &'a Machine, before: Identity, user: &str, password_stdin: bool) -> Self {
         let state = machine.state();
-        let schedule = machine.schedule();
         let not_after = before.certificate.not_after();
-        let now = machine.now();
-        let stage = if now >= not_after {
-            ReminderStage::Expired
-        } else if now >= not_after - schedule.period_2.effective.duration() {
-            ReminderStage::SecondPeriod
-        } else {
-            ReminderStage::FirstPeriod
-        };
+        let stage = ReminderStage::at(machine.now(), not_after, &machine.schedule());
         let wizard = Wizard::open(Context {
             stage,
             not_after,
@@ -256,13 +248,16 @@ impl<'a> Terminal<'a> {
     }
 
     async fn put_off(&self) -> Result<(), Failure> {
-        let _lock = self.machine.lock().await?;
-        let mut state = self.machine.state();
-        state.last_reminder = Some(self.machine.now());
-        if self.wizard.context().stage == ReminderStage::SecondPeriod {
-            state.put_off += 1;
-        }
-        self.machine.write_state(&state)?;
+        let (now, stage) = (self.machine.now(), self.wizard.context().stage);
+        let state = self
+            .machine
+            .change_state(|state| {
+                state.last_reminder = Some(now);
+                if stage == ReminderStage::SecondPeriod {
+                    state.put_off += 1;
+                }
+            })
+            .await?;
         match reminder::next(self.machine, &state, &self.before) {
             Some(NextReminder { at, .. }) => {
                 eprintln!("Put off. You will be reminded on {}", to_the_second(at));

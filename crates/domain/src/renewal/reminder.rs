@@ -50,27 +50,41 @@ pub struct NextReminder {
 /// in the future was noted under a wrong clock and does not count.
 pub fn next_reminder(schedule: &RenewalSchedule, situation: &Situation) -> Option<NextReminder> {
     let Situation { now, not_after, .. } = *situation;
-    let at = match situation.mode {
-        RenewalMode::Manual => return None,
-        RenewalMode::Prompt => on_schedule(schedule, situation),
-        // A person is asked only when silence did not help.
-        RenewalMode::Automatic if !situation.silent_attempt_failed => return None,
-        RenewalMode::Automatic => {
-            let end = situation.window.map_or(Timestamp::MIN, |window| window.end);
-            on_schedule(schedule, situation)
-                .max(end)
-                .max(situation.not_before)
-        }
-    };
-    let shown = at.max(now);
-    let stage = if shown >= not_after {
-        ReminderStage::Expired
-    } else if shown >= not_after - schedule.period_2.effective.duration() {
-        ReminderStage::SecondPeriod
-    } else {
-        ReminderStage::FirstPeriod
-    };
+    if situation.asks_nobody() {
+        return None;
+    }
+    let mut at = on_schedule(schedule, situation);
+    if situation.mode == RenewalMode::Automatic {
+        let end = situation.window.map_or(Timestamp::MIN, |window| window.end);
+        at = at.max(end).max(situation.not_before);
+    }
+    let stage = ReminderStage::at(at.max(now), not_after, schedule);
     Some(NextReminder { at, stage })
+}
+
+impl ReminderStage {
+    /// What a reminder is about that is shown at `moment`.
+    pub fn at(moment: Timestamp, not_after: Timestamp, schedule: &RenewalSchedule) -> Self {
+        if moment >= not_after {
+            Self::Expired
+        } else if moment >= not_after - schedule.period_2.effective.duration() {
+            Self::SecondPeriod
+        } else {
+            Self::FirstPeriod
+        }
+    }
+}
+
+impl Situation {
+    /// True when nobody is to be reminded, whatever the schedule: a person is asked only when silence
+    /// did not help, and never by a policy that says so.
+    pub fn asks_nobody(&self) -> bool {
+        match self.mode {
+            RenewalMode::Manual => true,
+            RenewalMode::Prompt => false,
+            RenewalMode::Automatic => !self.silent_attempt_failed,
+        }
+    }
 }
 
 fn on_schedule(schedule: &RenewalSchedule, situation: &Situation) -> Timestamp {

@@ -48,10 +48,10 @@ pub(super) async fn merge(
     format: Format,
 ) -> anyhow::Result<()> {
     let (from, into) = (resolve(api, old).await?, resolve(api, into).await?);
-    if !yes && !std::io::stdin().is_terminal() {
-        bail!("merging has no way back, and nobody can answer here; say --yes");
-    }
     if !yes {
+        if !std::io::stdin().is_terminal() {
+            bail!("merging has no way back, and nobody can answer here; say --yes");
+        }
         let (ends, stays) = (api.device(from).await?, api.device(into).await?);
         let mut ask = std::io::stderr();
         writeln!(ask, "ends:   {}", described(&ends))?;

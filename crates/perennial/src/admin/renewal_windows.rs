@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use api::{ApiClient, NewRenewalWindow, PageQuery, RenewalWindowDetail};
-use domain::{RenewalScope, Timestamp};
+use domain::RenewalScope;
 
 use super::{Done, all, resolve};
 use crate::cli::{Format, RenewalWindow, Scope};
-use crate::output::{Column, done, list, print, record};
+use crate::output::{Column, done, list, print, record, to_the_second};
 
 pub(super) async fn run(
     api: &ApiClient,
@@ -36,8 +36,8 @@ pub(super) async fn run(
                  their certificates are renewed from {} to {}\n\
                  follow it: perennial renewal-window show {number} --watch",
                 set.covered,
-                seconds(set.window.start),
-                seconds(set.window.end),
+                to_the_second(set.window.start),
+                to_the_second(set.window.end),
             );
             done(format, &sentence, &set)
         }
@@ -159,8 +159,4 @@ fn bar(window: &RenewalWindowDetail) -> String {
     };
     let full = usize::try_from(full).unwrap_or(0);
     format!("[{:<1$}]", "#".repeat(full), WIDTH as usize)
-}
-
-fn seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
