@@ -6,10 +6,12 @@
 mod account;
 mod clock;
 mod collection;
+pub mod compliance;
 mod device;
 pub mod fault;
 mod hardware;
 mod identifier;
+mod name;
 mod period;
 mod renewal;
 mod renewal_order;
@@ -21,11 +23,13 @@ pub mod wizard;
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
 pub use collection::{CollectionName, InvalidCollectionName};
+pub use compliance::{BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity};
 pub use device::DeviceFacts;
 pub use hardware::{HardwareUuid, InvalidHardwareUuid};
 pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
 };
+pub use name::InvalidName;
 pub use period::{InvalidPeriod, Period};
 pub use renewal::{
     ConfiguredValue, DEFAULT_RENEWAL_PERIOD_1, NextReminder, PreferenceLevel, RawValue,
