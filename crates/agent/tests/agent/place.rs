@@ -315,8 +315,12 @@ impl Place {
             not_before: now,
             not_after: now + SignedDuration::from_hours(10_000),
         };
-        let issued = site.authority.issue_client(&pending.key.spki_der(), &template);
-        store.add_certificate(&issued.expect("issued")).expect("kept");
+        let issued = site
+            .authority
+            .issue_client(&pending.key.spki_der(), &template);
+        store
+            .add_certificate(&issued.expect("issued"))
+            .expect("kept");
         store.promote().expect("in use");
         Self {
             machine,
@@ -496,6 +500,11 @@ impl Check {
     pub fn remediated_by(mut self, script: &str) -> Self {
         self.setting["source"]["script"]["remediation"] = script.into();
         self.rule["remediate"] = true.into();
+        self
+    }
+
+    pub fn without_remediation(mut self) -> Self {
+        self.rule["remediate"] = false.into();
         self
     }
 

@@ -43,7 +43,11 @@ async fn is_refused(place: &Place, why: &str, publish: impl AsyncFnOnce()) {
     // The site hears of it at the next check-in.
     place.check_in().await;
     let reported = place.site.records().check_ins.pop().expect("a check-in");
-    let reported = reported.policy.expect("a state").problem.expect("a problem");
+    let reported = reported
+        .policy
+        .expect("a state")
+        .problem
+        .expect("a problem");
     assert!(reported.contains(why), "{reported}");
 }
 
@@ -66,7 +70,10 @@ async fn a_list_is_fetched_once_and_its_bodies_too() {
     let state = records.check_ins.last().expect("a check-in").policy.clone();
     assert_eq!(
         state.expect("a state").version,
-        PolicyVersion { epoch: 0, counter: 1 }
+        PolicyVersion {
+            epoch: 0,
+            counter: 1
+        }
     );
 }
 
@@ -87,7 +94,10 @@ async fn a_list_is_renewed_in_the_second_half_of_its_life() {
     let later = protocol::PolicyList {
         issued_at: place.clock.real(),
         expires_at: place.clock.real() + SignedDuration::from_hours(24 * 14),
-        version: PolicyVersion { epoch: 0, counter: 2 },
+        version: PolicyVersion {
+            epoch: 0,
+            counter: 2,
+        },
         ..list
     };
     place.sign_list(&later);
@@ -128,12 +138,16 @@ async fn a_body_of_another_site_is_refused() {
 #[tokio::test]
 async fn a_body_that_is_not_on_the_list_is_refused() {
     let place = Place::new();
-    is_refused(&place, "its content is not what its name says", async || {
-        place.publish(vec![one(&place, "other")], &[json!({})]);
-        let signed = place.site.sign(PayloadType::Body, &one(&place, "bad"));
-        let mut records = place.site.records();
-        *records.bodies.values_mut().next().expect("a body") = signed;
-    })
+    is_refused(
+        &place,
+        "its content is not what its name says",
+        async || {
+            place.publish(vec![one(&place, "other")], &[json!({})]);
+            let signed = place.site.sign(PayloadType::Body, &one(&place, "bad"));
+            let mut records = place.site.records();
+            *records.bodies.values_mut().next().expect("a body") = signed;
+        },
+    )
     .await;
 }
 
@@ -197,7 +211,10 @@ async fn a_raised_epoch_beats_any_counter() {
         place.publish(vec![one(&place, "a")], &[json!({})]);
     }
     place.check_in().await;
-    place.site.records().version = PolicyVersion { epoch: 1, counter: 0 };
+    place.site.records().version = PolicyVersion {
+        epoch: 1,
+        counter: 0,
+    };
     place.deploy(vec![one(&place, "b")]).await;
     assert_eq!(place.states().await.len(), 1);
 }
@@ -219,7 +236,11 @@ async fn a_list_that_expired_runs_nothing_and_is_fetched_anew() {
     place.publish(vec![one(&place, "a")], &[json!({})]);
     place.check_in().await;
     let reported = place.site.records().check_ins.pop().expect("a check-in");
-    let told = reported.policy.expect("a state").problem.expect("a problem");
+    let told = reported
+        .policy
+        .expect("a state")
+        .problem
+        .expect("a problem");
     assert!(told.contains("expired"), "{told}");
     place.states().await;
     assert_eq!(ran(&place, "a"), 2);
@@ -248,7 +269,9 @@ async fn what_was_changed_on_this_disk_does_not_run() {
     assert_eq!(ran(&place, "bad"), 0);
     assert!(problem(&place).contains("not what its name says"));
     // It is fetched again at once, and then all is well.
-    compliance::deliver_and_note(&place.machine).await.expect("noted");
+    compliance::deliver_and_note(&place.machine)
+        .await
+        .expect("noted");
     assert_eq!(problem(&place), "");
     assert_eq!(place.states().await.len(), 2);
 }
@@ -261,7 +284,11 @@ async fn an_old_list_that_is_put_back_on_this_disk_does_not_run() {
     let old = std::fs::read(&file).expect("a list");
     place.deploy(vec![one(&place, "b")]).await;
     std::fs::write(&file, old).expect("written");
-    let failure = place.evaluate().await.expect_err("nothing runs").to_string();
+    let failure = place
+        .evaluate()
+        .await
+        .expect_err("nothing runs")
+        .to_string();
     assert!(failure.contains("is older than"), "{failure}");
     assert_eq!(ran(&place, "a"), 0);
 }
@@ -270,7 +297,11 @@ async fn an_old_list_that_is_put_back_on_this_disk_does_not_run() {
 async fn nothing_runs_of_a_site_that_nobody_confirmed() {
     let place = Place::with(false);
     place.deploy(vec![one(&place, "a")]).await;
-    let failure = place.evaluate().await.expect_err("nothing runs").to_string();
+    let failure = place
+        .evaluate()
+        .await
+        .expect_err("nothing runs")
+        .to_string();
     assert!(failure.contains("trust confirm"), "{failure}");
     assert_eq!(ran(&place, "a"), 0);
     place.check_in().await;
@@ -282,10 +313,14 @@ async fn nothing_runs_of_a_site_that_nobody_confirmed() {
 async fn an_answer_that_is_lost_is_fetched_again() {
     let place = Place::new();
     place.publish(vec![one(&place, "a")], &[json!({})]);
-    agent::renewal::check_in(&place.machine).await.expect("a check-in");
+    agent::renewal::check_in(&place.machine)
+        .await
+        .expect("a check-in");
     place.site.records().lose_answers = 2;
     for _ in 0..3 {
-        compliance::deliver_and_note(&place.machine).await.expect("noted");
+        compliance::deliver_and_note(&place.machine)
+            .await
+            .expect("noted");
     }
     assert_eq!(place.machine.state().delivery_trouble, None);
     assert_eq!(place.states().await["a"].0, Compliant);

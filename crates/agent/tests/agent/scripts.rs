@@ -48,14 +48,24 @@ async fn hostile_scripts_end_within_their_limits() {
             Error,
             "printed 70000 bytes",
         ),
-        ("prints invalid UTF-8", "printf '\\377right'", Error, "not UTF-8"),
+        (
+            "prints invalid UTF-8",
+            "printf '\\377right'",
+            Error,
+            "not UTF-8",
+        ),
         (
             "counts and exits 1",
             "echo right; grep -c nothing /dev/null >&2",
             Compliant,
             "right",
         ),
-        ("is killed", "echo right; kill -9 $$", Error, "killed by signal 9"),
+        (
+            "is killed",
+            "echo right; kill -9 $$",
+            Error,
+            "killed by signal 9",
+        ),
         (
             "has no interpreter",
             "#!/nowhere/python9\nprint('right')",
@@ -68,7 +78,12 @@ async fn hostile_scripts_end_within_their_limits() {
             Error,
             "status 127",
         ),
-        ("reads STDIN", "cat; read line; echo right", Compliant, "right"),
+        (
+            "reads STDIN",
+            "cat; read line; echo right",
+            Compliant,
+            "right",
+        ),
         (
             "fills memory",
             "x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done",
@@ -135,13 +150,25 @@ async fn a_script_runs_in_a_clean_place_of_its_own() {
     ";
     let tools = place.machine.layout.work().join("tools");
     let expected = [
-        "0", "700", "session", "group", "/dev/null",
+        "0",
+        "700",
+        "session",
+        "group",
+        "/dev/null",
         &format!("/root {}", tools.display()),
-        "7", "lrwx------", "unchanged", "500", "0", "10",
+        "7",
+        "lrwx------",
+        "unchanged",
+        "500",
+        "0",
+        "10",
     ]
     .join("\n");
     place
-        .deploy(vec![item_of("place", vec![check("is clean", script, &expected)])])
+        .deploy(vec![item_of(
+            "place",
+            vec![check("is clean", script, &expected)],
+        )])
         .await;
     let states = place.states().await;
     assert_eq!(states["is clean"].0, Compliant, "{}", states["is clean"].1);
@@ -152,12 +179,21 @@ async fn interpreters_read_the_script_from_memory() {
     let place = Place::new();
     let mut checks = vec![
         check("sh", "#!/bin/sh -e\necho a; false; echo b", "a"),
-        check("bash", "#!/bin/bash\n[[ ab == a* ]] && echo $BASH_SUBSHELL", "0"),
+        check(
+            "bash",
+            "#!/bin/bash\n[[ ab == a* ]] && echo $BASH_SUBSHELL",
+            "0",
+        ),
         check("env", "#!/usr/bin/env bash\necho ${BASH##*/}", "bash"),
         check("no first line", "echo a\n", "a"),
     ];
     for (name, path, script, value) in [
-        ("python", "/usr/bin/python3", "import sys\nprint(len(sys.argv))", "1"),
+        (
+            "python",
+            "/usr/bin/python3",
+            "import sys\nprint(len(sys.argv))",
+            "1",
+        ),
         ("perl", "/usr/bin/perl", "print 1 + 1", "2"),
         ("zsh", "/bin/zsh", "a=(1 2 3); print ${#a}", "3"),
     ] {
@@ -183,7 +219,9 @@ async fn a_setting_of_several_rules_is_discovered_once() {
     };
     let body = item(
         "several",
-        &[json!({"name": "s", "data_type": "integer", "source": {"script": {"discovery": script}}})],
+        &[
+            json!({"name": "s", "data_type": "integer", "source": {"script": {"discovery": script}}}),
+        ],
         &[
             rule("is one", "equals", "1"),
             rule("is more", "greater-than", "1"),
@@ -219,7 +257,11 @@ async fn defaults_is_the_agents_own() {
         .await;
     let outcome = place.evaluate().await.expect("evaluated");
     let found = &outcome.found[0];
-    assert_eq!(found.state, domain::ComplianceState::Remediated, "{found:?}");
+    assert_eq!(
+        found.state,
+        domain::ComplianceState::Remediated,
+        "{found:?}"
+    );
     assert_eq!(found.value.as_deref(), Some(missing));
     assert_eq!(place.machine.preferences().string("SMSID"), None);
 }
