@@ -2,6 +2,7 @@
 //! a table of ratios and writes `target/bench.json`. Nothing here is a timed test: it measures.
 
 mod check_ins;
+mod evaluations;
 mod idle;
 mod peers;
 mod renewals;
@@ -24,6 +25,7 @@ fn main() -> Result<()> {
     let programs = programs.to_string_lossy().into_owned();
     if std::env::var_os("PERENNIAL_PROGRAMS").is_none() {
         let status = std::process::Command::new(&own)
+            .args(std::env::args_os().skip(1))
             .env("PERENNIAL_PROGRAMS", programs)
             .status()?;
         std::process::exit(status.code().unwrap_or(1));
@@ -33,18 +35,23 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let mut report = Report::new();
-    for (what, measured) in [
-        (
-            "silent renewals",
-            runtime.block_on(renewals::measure(&mut report)),
-        ),
-        (
-            "cold check-ins",
-            runtime.block_on(check_ins::measure(&mut report)),
-        ),
-        ("the idle agent", idle::measure(&mut report)),
-    ] {
-        if let Err(error) = measured {
+    // All of them, or those that are named.
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let is_asked = |what: &str| named.is_empty() || named.iter().any(|name| name == what);
+    let measures: [(&str, &dyn Fn(&mut Report) -> Result<()>); 4] = [
+        ("silent renewals", &|report| {
+            runtime.block_on(renewals::measure(report))
+        }),
+        ("cold check-ins", &|report| {
+            runtime.block_on(check_ins::measure(report))
+        }),
+        ("the idle agent", &idle::measure),
+        ("evaluations", &evaluations::measure),
+    ];
+    for (what, measure) in measures {
+        if is_asked(what)
+            && let Err(error) = measure(&mut report)
+        {
             report.not_measured(what, &format!("{error:#}"));
         }
     }
