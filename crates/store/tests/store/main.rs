@@ -74,6 +74,7 @@ store_contract!(
     lists_are_walked_in_pages_without_gap_or_repetition,
     the_audit_log_verifies_and_tells_what_was_changed,
     a_hundred_writers_at_once_lose_nothing,
+    a_request_may_have_more_changes_than_one_statement_takes,
     a_database_belongs_to_one_site,
     a_newer_schema_is_refused,
     facts_and_last_seen_are_kept,
