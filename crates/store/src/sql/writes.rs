@@ -331,10 +331,11 @@ struct Issue<'a> {
 async fn issue(db: &mut DbConnection, issues: &[Issue<'_>]) -> Result<Vec<Outcome>> {
     let mut query = QueryBuilder::<Db>::new(
         "INSERT INTO certificate (serial, device, owner, key, state, subject, common_name, \
-         issued_at, not_before, not_after, der, by_login, generation) \
+         issued_at, not_before, not_after, der, by_login, generation, newest_order) \
          SELECT v.column1, v.column2, v.column3, v.column4, 'valid', v.column5, v.column6, \
          v.column7, v.column8, v.column9, v.column10, v.column11, \
-         (SELECT COALESCE(MAX(g.generation), 0) + 1 FROM certificate g WHERE g.device = v.column2) \
+         (SELECT COALESCE(MAX(g.generation), 0) + 1 FROM certificate g WHERE g.device = v.column2), \
+         (SELECT COALESCE(MAX(r.number), 0) FROM renewal_order r) \
          FROM (",
     );
     query.push_values(

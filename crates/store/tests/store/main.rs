@@ -80,6 +80,7 @@ store_contract!(
     facts_and_last_seen_are_kept,
     collections_have_members,
     an_order_moves_what_was_issued_before_it,
+    an_order_concerns_what_was_issued_while_the_clock_was_ahead,
     orders_are_for_what_is_there_and_not_without_number,
     two_devices_that_claim_one_hardware_are_a_conflict,
     merged_records_are_read_from_the_one_that_stays,
