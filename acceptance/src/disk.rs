@@ -124,6 +124,8 @@ impl Disk {
                 self.set_length(file, 0)?;
                 self.write(file, 0, content)?;
             }
+            // What is outside of the root cannot be lost.
+            "sync-folder" if !path.starts_with(&self.root) => {}
             "sync" | "sync-folder" => self.sync(path)?,
             "folder" => self.make_folder(path, 0o700)?,
             "link" => self.make(path, Node::Link(OsString::from_vec(content).into()))?,

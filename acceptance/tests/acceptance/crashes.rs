@@ -274,6 +274,38 @@ fn a_first_enrollment_survives_kills_and_power_cuts_at_each_step() -> Result<()>
     world.has_no_secrets(clients.iter().flatten())
 }
 
+/// A folder that a killed run made is there for the next one, and its name is not on the disk yet.
+#[test]
+fn an_enrollment_after_a_killed_one_survives_a_power_cut() -> Result<()> {
+    let world = World::new()?;
+    let made = "folder-made,";
+    let mut died = 0;
+    loop {
+        let client = Client::new()?;
+        let journal = tempfile::NamedTempFile::new()?;
+        let mut disk = Disk::read(client.root())?;
+        let enroll = |die_at: &str| {
+            let mut command = client.enroll_command(&world.server, "ann");
+            command
+                .env("PERENNIAL_TEST_DIE_AT", die_at)
+                .env("PERENNIAL_TEST_JOURNAL", journal.path());
+            run(&mut command, PASSWORD)
+        };
+        if enroll(&made.repeat(died + 1))?.code != DIED {
+            break;
+        }
+        died += 1;
+        enroll("")?.succeeded();
+        disk.replay(&std::fs::read_to_string(journal.path())?)?;
+        disk.put_in_place(Loss::Everything)?;
+        world
+            .goes_on(&client, None)
+            .with_context(|| format!("killed after folder {died}"))?;
+    }
+    ensure!(died > 3, "{died} folders are made");
+    Ok(())
+}
+
 #[test]
 fn an_enrollment_of_an_enrolled_computer_survives_power_cuts_at_each_step() -> Result<()> {
     let world = World::new()?;
