@@ -50,22 +50,7 @@ pub fn read_secret(file: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn replace_secret(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let failed = |reason| FileError::Write {
-        file: file.display().to_string(),
-        reason,
-    };
-    let new = file.with_extension("new");
-    // What a crash left was never used.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    write_secret(&new, bytes)?;
-    fs::rename(&new, file).map_err(failed)?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)
+    write(file, bytes, 0o600).map_err(|reason| not_written(file, reason))
 }
 
 /// Writes a new secret, 0600, durable on return.
@@ -84,30 +69,32 @@ pub fn write_public(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write_new(file, bytes, 0o644)
 }
 
+fn write_new(file: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let written = match fs::symlink_metadata(file) {
+        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+        Err(_) => write(file, bytes, mode),
+    };
+    written.map_err(|reason| not_written(file, reason))
+}
+
 /// It is there whole or not at all, also after a power cut: who finds half of a key or of a
 /// configuration could not go on.
-fn write_new(file: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+fn write(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = file.with_file_name(name);
-    let write = || {
-        if fs::symlink_metadata(file).is_ok() {
-            return Err(ErrorKind::AlreadyExists.into());
-        }
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut handle = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&part)?;
-        handle.write_all(bytes)?;
-        handle.sync_all()?;
-        rename(&part, file)
-    };
-    write().map_err(|reason| not_written(file, reason))
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut handle = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&part)?;
+    handle.write_all(bytes)?;
+    handle.sync_all()?;
+    rename(&part, file)
 }
 
 /// Makes a folder and those above it, 0700, durable on return.
