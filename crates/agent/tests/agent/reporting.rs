@@ -135,6 +135,12 @@ async fn what_is_for_another_platform_is_not_applicable() {
     assert_eq!(place.states().await["r"].0, NotApplicable);
     let ran = place.agent("evaluate", &[]);
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    // A test build says that it is a Mac: then the rule counts.
+    #[cfg(feature = "test-clock")]
+    {
+        let ran = place.agent("evaluate", &[("PERENNIAL_TEST_PLATFORM", "macOS:26.1")]);
+        assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    }
 }
 
 #[tokio::test]
