@@ -39,6 +39,6 @@ pub use renewal::{
 pub use renewal_order::{ExplanationUrl, InvalidExplanationUrl, InvalidOrder, RenewalScope};
 pub use role::{Action, Role};
 pub use state::{
-    AfterExpiry, AlertKind, CertificateState, DeviceState, DeviceTransition, RevocationReason,
-    TransitionRefused, UnknownWord,
+    AfterExpiry, AlertKind, CertificateState, CommandKind, CommandState, DeviceState,
+    DeviceTransition, RevocationReason, TransitionRefused, UnknownWord,
 };
