@@ -3,13 +3,16 @@
 
 use std::fmt;
 
+use domain::compliance::{BaselineName, NestingCycle};
 use domain::{
     AfterExpiry, AlertKind, CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition,
     ExplanationUrl, KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp,
     TokenDigest, TransitionRefused, Window,
 };
+use protocol::{BodyHash, CommandId, CommandResult, PolicyState};
 use serde_json::{Value, json};
 
+use crate::compliance::{NewCommand, ObjectChange};
 use crate::model::Certificate;
 
 /// Something that happens, when, and by whom.
@@ -187,6 +190,26 @@ pub enum Kind {
         a: DeviceId,
         b: DeviceId,
     },
+    /// A configuration item, a baseline, a deployment or an exemption changes.
+    Object(ObjectChange),
+    /// What a device says of its policy.
+    ReportPolicy {
+        device: DeviceId,
+        state: PolicyState,
+    },
+    IssueCommand(NewCommand),
+    /// A device did a command, or could not.
+    EndCommand {
+        device: DeviceId,
+        id: CommandId,
+        result: CommandResult,
+    },
+    /// The commands of a device whose time passed end.
+    ExpireCommands {
+        device: DeviceId,
+    },
+    /// Devices take lists of this site again although its counter stepped back.
+    RaiseEpoch,
     /// Removes what is left of devices that were deleted until a moment, and their certificates
     /// that no revocation list needs any more. At most [`PURGED_AT_ONCE`] rows of a kind, so that
     /// others do not wait for it long.
@@ -272,6 +295,11 @@ pub enum Applied {
     },
     /// The number that it got.
     Numbered(i64),
+    /// The revision that a configuration item got, and the hash of what devices fetch.
+    Revised {
+        revision: u32,
+        body: BodyHash,
+    },
     Purged(Purged),
 }
 
@@ -311,6 +339,24 @@ pub enum Conflict {
         "the collection is used by renewal window {0}; remove that first: perennial renewal-window remove {0}"
     )]
     UsedByRenewalWindow(i64),
+    /// What it is, and the baseline.
+    #[error("the {0} is used by the baseline `{1}`; take it out of that first")]
+    UsedByBaseline(&'static str, BaselineName),
+    /// What it is, and the deployment's number.
+    #[error(
+        "the {0} is used by deployment {1}; delete that first: perennial deployment delete {1}"
+    )]
+    UsedByDeployment(&'static str, i64),
+    #[error(
+        "the collection is used by exemption {0}; remove that first: perennial exemption remove {0}"
+    )]
+    UsedByExemption(i64),
+    #[error(transparent)]
+    NestingCycle(#[from] NestingCycle),
+    #[error("deployment {0} would have more than {1} {2}; deploy less at once")]
+    DeploymentTooLarge(i64, i64, &'static str),
+    #[error("there are {0} {1} already, the most that there can be")]
+    TooMany(i64, &'static str),
     #[error("a device cannot be merged into one that is {0}")]
     MergeInto(DeviceState),
     #[error("the device {0} was merged into {1} already")]
@@ -494,6 +540,31 @@ impl Kind {
                 json!({ "into": into, "certificates_revoked": revoked }),
             ),
             Kind::KeepBoth { a, b } => ("devices-kept-apart", a.to_string(), json!({ "other": b })),
+            Kind::Object(change) => change.entry(applied),
+            // Each device says it once after each change: its problem is an alert, with its own entry.
+            Kind::ReportPolicy { .. } => return None,
+            Kind::IssueCommand(new) => (
+                "command-issued",
+                new.device.to_string(),
+                json!({
+                    "command": new.id, "what": new.kind, "about": new.about,
+                    "expires_at": new.expires_at,
+                }),
+            ),
+            Kind::EndCommand { device, id, result } => (
+                "command-ended",
+                device.to_string(),
+                json!({ "command": id, "done": result.done }),
+            ),
+            Kind::ExpireCommands { device } => ("commands-expired", device.to_string(), json!({})),
+            Kind::RaiseEpoch => (
+                "policy-epoch-raised",
+                match applied {
+                    Applied::Numbered(epoch) => epoch.to_string(),
+                    _ => String::new(),
+                },
+                json!({}),
+            ),
             Kind::PurgeDevices { deleted_until, .. } => {
                 let Applied::Purged(purged) = applied else {
                     return None;

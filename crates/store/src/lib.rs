@@ -12,6 +12,7 @@
 
 mod audit;
 mod change;
+mod compliance;
 mod model;
 mod postgres;
 mod sqlite;
@@ -30,6 +31,12 @@ pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
     Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
     PURGED_AT_ONCE, Purged,
+};
+pub use compliance::{
+    Baseline, BaselineSummary, Command, DeployedBodies, DeploymentRecord, Exemption,
+    ExemptionFilter, Item, ItemRevision, MOST_BASELINES, MOST_DEPLOYED_ITEMS, MOST_DEPLOYED_RULES,
+    MOST_DEPLOYMENTS, MOST_EXEMPTIONS, MOST_ITEMS, MOST_WAITING_COMMANDS, NewCommand, NewExemption,
+    ObjectChange, OpenCommand, PolicyPlace, ReadCompliance, RevisionSummary,
 };
 pub use model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint,
@@ -172,7 +179,7 @@ impl std::ops::Deref for Store {
 /// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
 #[async_trait]
 pub trait Reads:
-    ReadCollections + ReadIdentities + ReadRenewalOrders + Send + Sync + 'static
+    ReadCollections + ReadCompliance + ReadIdentities + ReadRenewalOrders + Send + Sync + 'static
 {
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;

@@ -4,7 +4,10 @@ use domain::{
     AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, HardwareUuid,
     KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, Window,
 };
+use protocol::PolicyState;
 use serde_json::Value;
+
+use crate::compliance::PolicyPlace;
 
 /// Part of a list, and where the next part begins.
 #[derive(Debug, Clone)]
@@ -54,6 +57,14 @@ pub struct Standing {
     pub predecessor: Option<DeviceId>,
     /// Where an administrator's order moves its renewal.
     pub ordered: Option<OrderedWindow>,
+    /// What the device said of its policy last.
+    pub policy: Option<PolicyState>,
+    /// Where the site's policy is.
+    pub place: PolicyPlace,
+    /// The deployments to its collections, in the order of their numbers.
+    pub deployments: Vec<i64>,
+    /// Commands that have not ended wait for it.
+    pub has_commands: bool,
 }
 
 /// The window of the newest order that concerns a certificate.
@@ -78,6 +89,8 @@ pub struct Device {
     pub successor: Option<DeviceId>,
     /// Until when an administrator allows one renewal after expiry.
     pub renewal_allowed_until: Option<Timestamp>,
+    /// What it said of its policy last.
+    pub policy: Option<PolicyState>,
 }
 
 /// Something that an administrator should look at.

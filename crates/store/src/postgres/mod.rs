@@ -10,6 +10,12 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/commands.rs"]
+mod commands;
+#[path = "../sql/compliance.rs"]
+mod compliance;
+#[path = "../sql/compliance_reads.rs"]
+mod compliance_reads;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/reads.rs"]
@@ -33,6 +39,8 @@ const LOCK_ROW: &str = " FOR UPDATE";
 const SHARE_ROW: &str = " FOR SHARE";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "encode(c.serial, 'hex')";
+/// Numbers of deployments `p` with commas between them.
+const DEPLOYMENT_NUMBERS: &str = "string_agg(p.number::text, ',')";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/postgres/migrations");
 

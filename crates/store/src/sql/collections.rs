@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use domain::{CollectionName, DeviceId, Timestamp};
 use sqlx::{QueryBuilder, Row};
 
+use super::compliance;
 use super::reads::{DEVICE, MOST, device, device_id, page, time, word};
 use super::writes::{Outcome, no_device, one_row};
 use super::{Database, Db, DbConnection, DbRow, LOCK_DEVICE_ROWS, LOCK_ROW, SHARE_ROW};
@@ -96,6 +97,9 @@ pub(super) async fn delete(db: &mut DbConnection, name: &CollectionName) -> Resu
     let user = sqlx::query(sql).bind(id).fetch_optional(&mut *db).await?;
     if let Some(row) = user {
         return Ok(Err(Conflict::UsedByRenewalWindow(row.try_get("number")?)));
+    }
+    if let Some(user) = compliance::user_of_collection(db, id).await? {
+        return Ok(Err(user));
     }
     for sql in [
         "DELETE FROM membership WHERE collection = $1",

@@ -196,6 +196,7 @@ pub(super) async fn merge(
         "UPDATE device SET state = 'obsolete', successor = $2 WHERE id = $1",
         "INSERT INTO membership (collection, device) SELECT m.collection, $2 FROM membership m \
          WHERE m.device = $1 ON CONFLICT DO NOTHING",
+        "UPDATE exemption SET device = $2 WHERE device = $1",
     ] {
         sqlx::query(sql)
             .bind(from.as_bytes().to_vec())
@@ -425,6 +426,8 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
         "DELETE FROM device_distinct WHERE b IN (",
         "DELETE FROM renewal_order WHERE device IN (",
         "DELETE FROM alert WHERE device IN (",
+        "DELETE FROM command WHERE device IN (",
+        "DELETE FROM exemption WHERE device IN (",
     ] {
         let mut query = QueryBuilder::<Db>::new(sql);
         push_devices(&mut query, devices);

@@ -2,10 +2,12 @@
 
 use async_trait::async_trait;
 use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
+use protocol::PolicyState;
 use sqlx::{QueryBuilder, Row};
 
+use super::compliance_reads::{policy_place, version};
 use super::renewal_orders::{ORDER_OF_CERTIFICATE, ordered};
-use super::{Database, Db, DbRow};
+use super::{DEPLOYMENT_NUMBERS, Database, Db, DbRow};
 use crate::audit::Head;
 use crate::model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
@@ -19,7 +21,7 @@ type Result<T> = std::result::Result<T, Unavailable>;
 pub(super) const MOST: u32 = 5_000;
 
 pub(super) const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, \
-     d.renewal_allowed_until, s.at AS last_seen \
+     d.renewal_allowed_until, d.policy_epoch, d.policy_counter, d.policy_problem, s.at AS last_seen \
      FROM device d LEFT JOIN device_seen s ON s.device = d.id";
 
 pub(super) const CERTIFICATE: &str = "SELECT c.serial, c.device, c.key, c.state, c.subject, c.issued_at, c.not_before, \
@@ -112,10 +114,22 @@ impl Reads for Database {
     async fn standing(&self, serial: SerialNumber) -> Result<Option<Standing>> {
         let sql = "SELECT c.device, c.owner, d.state AS device_state, c.state AS certificate_state, c.key, \
              c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
-             d.renewal_allowed_until, d.predecessor, o.starts_at, o.ends_at, o.explanation_url \
-             FROM certificate c JOIN device d ON d.id = c.device";
+             d.renewal_allowed_until, d.predecessor, d.policy_epoch, d.policy_counter, \
+             d.policy_problem, o.starts_at, o.ends_at, o.explanation_url, \
+             y.epoch, y.counter, y.objects, \
+             CASE WHEN EXISTS (SELECT 1 FROM command w \
+             WHERE w.device = c.device AND w.ended_at IS NULL) THEN 1 ELSE 0 END AS has_commands, \
+             (SELECT ";
         let mut query = QueryBuilder::<Db>::new(sql);
-        query.push(ORDER_OF_CERTIFICATE).push(" WHERE c.serial = ");
+        query
+            .push(DEPLOYMENT_NUMBERS)
+            .push(
+                " FROM membership m JOIN deployment p ON p.collection = m.collection \
+                 WHERE m.device = c.device) AS deployments \
+                 FROM certificate c JOIN device d ON d.id = c.device JOIN policy y ON y.one = 1",
+            )
+            .push(ORDER_OF_CERTIFICATE)
+            .push(" WHERE c.serial = ");
         let row = query
             .push_bind(serial.as_bytes().to_vec())
             .build()
@@ -137,6 +151,10 @@ impl Reads for Database {
                 renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
                 predecessor: optional_device_id(&row, "predecessor")?,
                 ordered: ordered(&row)?,
+                policy: policy_state(&row)?,
+                place: policy_place(&row)?,
+                deployments: numbers(&row, "deployments")?,
+                has_commands: row.try_get::<i32, _>("has_commands")? != 0,
             })
         })
         .transpose()
@@ -500,7 +518,35 @@ pub(super) fn device(row: DbRow) -> Result<Device> {
         facts: facts(&row)?,
         successor: optional_device_id(&row, "successor")?,
         renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
+        policy: policy_state(&row)?,
     })
+}
+
+/// What a device said of its policy; none when it never said anything.
+fn policy_state(row: &DbRow) -> Result<Option<PolicyState>> {
+    let epoch: Option<i64> = row.try_get("policy_epoch")?;
+    let counter: Option<i64> = row.try_get("policy_counter")?;
+    let (Some(epoch), Some(counter)) = (epoch, counter) else {
+        return Ok(None);
+    };
+    Ok(Some(PolicyState {
+        version: version(epoch, counter)?,
+        problem: row.try_get("policy_problem")?,
+    }))
+}
+
+/// Numbers with commas between them, sorted.
+fn numbers(row: &DbRow, column: &str) -> Result<Vec<i64>> {
+    let list: Option<String> = row.try_get(column)?;
+    let list = list.unwrap_or_default();
+    let mut numbers = list
+        .split(',')
+        .filter(|number| !number.is_empty())
+        .map(|number| number.parse().map_err(corrupt))
+        .collect::<Result<Vec<i64>>>()?;
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
 }
 
 pub(super) fn certificate(row: DbRow) -> Result<Certificate> {

@@ -15,7 +15,7 @@ use sqlx::{Connection, QueryBuilder, Row};
 
 use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
 use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
-use super::{collections, identity, renewal_orders};
+use super::{collections, commands, compliance, identity, renewal_orders};
 use crate::Unavailable;
 use crate::change::{Applied, Change, Conflict, Kind, NewCertificate, NewDevice};
 use crate::model::{AuditEvent, Certificate, Segment};
@@ -80,6 +80,7 @@ async fn apply_run(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>
         }
         Kind::UseCertificate { .. } => use_certificates(db, run).await,
         Kind::ReportFacts { .. } => report_facts(db, run).await,
+        Kind::ReportPolicy { .. } => commands::report_policy(db, run).await,
         _ => {
             let mut outcomes = Vec::with_capacity(run.len());
             for change in run {
@@ -246,7 +247,17 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             deleted_until,
             expired_until,
         } => identity::purge(db, *deleted_until, *expired_until).await,
-        Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
+        Kind::Object(object) => compliance::apply(db, object, &change.by, change.at).await,
+        Kind::IssueCommand(new) => commands::issue(db, new, &change.by, change.at).await,
+        Kind::EndCommand { device, id, result } => {
+            commands::end(db, *device, id, result, change.at).await
+        }
+        Kind::ExpireCommands { device } => commands::expire(db, *device, change.at).await,
+        Kind::RaiseEpoch => commands::raise_epoch(db).await,
+        Kind::Renew { .. }
+        | Kind::UseCertificate { .. }
+        | Kind::ReportFacts { .. }
+        | Kind::ReportPolicy { .. } => {
             unreachable!("these kinds are written in sets")
         }
     }

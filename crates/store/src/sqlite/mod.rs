@@ -13,6 +13,12 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/commands.rs"]
+mod commands;
+#[path = "../sql/compliance.rs"]
+mod compliance;
+#[path = "../sql/compliance_reads.rs"]
+mod compliance_reads;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/reads.rs"]
@@ -34,6 +40,8 @@ const LOCK_ROW: &str = "";
 const SHARE_ROW: &str = "";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "lower(hex(c.serial))";
+/// Numbers of deployments `p` with commas between them.
+const DEPLOYMENT_NUMBERS: &str = "group_concat(p.number)";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/sqlite/migrations");
 

@@ -1,5 +1,6 @@
 //! What both databases must do.
 
+pub use super::compliance::*;
 pub use super::fleet::*;
 pub use super::identity::*;
 use super::*;

@@ -11,6 +11,7 @@ use domain::{
 };
 use store::*;
 
+mod compliance;
 mod contract;
 mod fleet;
 mod identity;
@@ -84,4 +85,12 @@ store_contract!(
     merged_records_are_read_from_the_one_that_stays,
     what_was_deleted_is_forgotten_and_the_log_still_holds,
     much_is_forgotten_in_steps,
+    a_revision_never_changes_and_unchanged_rules_keep_their_numbers,
+    what_is_used_is_not_deleted,
+    no_baseline_is_a_part_of_itself,
+    two_nodes_do_not_close_a_cycle_together,
+    a_deployment_comes_to_revisions_and_rules,
+    exemptions_end_and_stay_in_the_records,
+    a_command_is_for_one_device_and_done_once,
+    what_a_device_says_of_its_policy_is_kept,
 );

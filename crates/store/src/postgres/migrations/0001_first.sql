@@ -39,6 +39,10 @@ CREATE TABLE device (
     -- What it claims, where two devices that claim it may be one computer; and since when.
     hardware_uuid TEXT COLLATE "C",
     hardware_reported_at BIGINT,
+    -- The policy that it said it has, and why it does not run it.
+    policy_epoch BIGINT,
+    policy_counter BIGINT,
+    policy_problem TEXT,
     deleted_at BIGINT
 );
 CREATE INDEX device_name ON device (host_name, id);
@@ -180,20 +184,25 @@ CREATE TABLE purged (one INTEGER PRIMARY KEY CHECK (one = 1), revocations BIGINT
 -- Compliance.
 
 -- One row: the version of the policy. The counter rises with each change that can alter a device's
--- list.
+-- list; so does `objects`, but not with memberships: what a node remembers of deployments is good until
+-- then. The row's lock orders the changes of objects.
 CREATE TABLE policy (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     epoch BIGINT NOT NULL,
-    counter BIGINT NOT NULL
+    counter BIGINT NOT NULL,
+    objects BIGINT NOT NULL
 );
-INSERT INTO policy (one, epoch, counter) VALUES (1, 1, 0);
+INSERT INTO policy (one, epoch, counter, objects) VALUES (1, 1, 0, 0);
 
+-- One that was deleted stays, and its revisions with it: they are what devices ran.
 CREATE TABLE configuration_item (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name TEXT COLLATE "C" NOT NULL UNIQUE,
+    name TEXT COLLATE "C" NOT NULL,
     latest BIGINT NOT NULL,
-    created_at BIGINT NOT NULL
+    created_at BIGINT NOT NULL,
+    deleted_at BIGINT
 );
+CREATE UNIQUE INDEX configuration_item_name ON configuration_item (name) WHERE deleted_at IS NULL;
 
 -- A revision never changes.
 CREATE TABLE item_revision (
@@ -203,6 +212,8 @@ CREATE TABLE item_revision (
     author TEXT NOT NULL,
     -- As it was given: domain's ItemContent.
     content TEXT NOT NULL,
+    -- In words, for lists.
+    platforms TEXT NOT NULL,
     -- What devices fetch: its hash, and the bytes.
     body_hash BYTEA NOT NULL UNIQUE,
     body BYTEA NOT NULL,
@@ -210,7 +221,7 @@ CREATE TABLE item_revision (
 );
 
 -- A rule of an item. Another definition under the same name is another rule; revisions that do not
--- change a rule share it.
+-- change a rule share it. Its severity is that of the newest revision that has it.
 CREATE TABLE rule (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     item BIGINT NOT NULL,
@@ -233,7 +244,9 @@ CREATE TABLE baseline (
     description TEXT NOT NULL,
     enabled BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
-    changed_at BIGINT NOT NULL
+    changed_at BIGINT NOT NULL,
+    -- Rises with each change: who changes what somebody else changed meanwhile is told.
+    version BIGINT NOT NULL
 );
 
 -- A configuration item, at a revision or always the latest, or another baseline.
@@ -260,19 +273,21 @@ CREATE TABLE deployment (
     alert_below BIGINT,
     alert_at BIGINT,
     made_at BIGINT NOT NULL,
-    changed_at BIGINT NOT NULL
+    changed_at BIGINT NOT NULL,
+    version BIGINT NOT NULL
 );
 CREATE INDEX deployment_baseline ON deployment (baseline);
 CREATE INDEX deployment_collection ON deployment (collection);
 
 -- What a deployment comes to, worked out when something of it changes: the revisions that its devices
--- get, and their rules. Empty while its baseline is not enabled.
+-- get, one of each item, and their rules. Empty while its baseline is not enabled.
 CREATE TABLE deployment_item (
     deployment BIGINT NOT NULL,
     item BIGINT NOT NULL,
     revision BIGINT NOT NULL,
-    PRIMARY KEY (deployment, item, revision)
+    PRIMARY KEY (deployment, item)
 );
+CREATE INDEX deployment_item_item ON deployment_item (item);
 CREATE TABLE deployment_rule (
     deployment BIGINT NOT NULL,
     rule BIGINT NOT NULL,
@@ -291,25 +306,30 @@ CREATE TABLE exemption (
     until BIGINT,
     made_at BIGINT NOT NULL,
     made_by TEXT NOT NULL,
-    -- When its end was noticed.
+    -- When it was removed, or its end was noticed.
     ended_at BIGINT
 );
 CREATE INDEX exemption_item ON exemption (item, rule);
+CREATE INDEX exemption_device ON exemption (device) WHERE device IS NOT NULL;
+CREATE INDEX exemption_collection ON exemption (collection) WHERE collection IS NOT NULL;
 
 -- A command for a device: signed, single-use.
 CREATE TABLE command (
     id BYTEA PRIMARY KEY,
     device BYTEA NOT NULL,
     what TEXT NOT NULL,
+    -- Of a test: the item, its revision and the setting.
+    about TEXT NOT NULL,
     document TEXT NOT NULL,
     issued_at BIGINT NOT NULL,
     issued_by TEXT NOT NULL,
     expires_at BIGINT NOT NULL,
     ended_at BIGINT,
+    -- 1: the device did it, 0: it could not; none of one that expired.
     done BIGINT,
     detail TEXT
 );
-CREATE INDEX command_device ON command (device, issued_at);
+CREATE INDEX command_device ON command (device, issued_at, id);
 CREATE INDEX command_open ON command (device) WHERE ended_at IS NULL;
 
 -- A device that reported results, by a short number.
