@@ -6,19 +6,25 @@ mod accounts;
 mod administrator;
 mod alerts;
 mod audit;
+mod baselines;
 mod certificates;
 mod check_in;
 mod clock_guard;
 mod collections;
+mod commands;
+mod configuration_items;
 mod crl;
+mod deployments;
 mod device;
 mod devices;
 mod enroll;
 mod error;
+mod exemptions;
 mod identity;
 mod leave;
 mod limits;
 mod peer;
+mod policy;
 mod proof;
 mod renew;
 mod renew_expired;
@@ -32,7 +38,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use authority::{Authority, AuthorityError};
+use authority::{Authority, AuthorityError, PolicyKey};
 use domain::{Clock, Pin, Rng};
 use store::{Actor, Applied, Change, Conflict, Kind, Store, Unavailable};
 use tokio::sync::Notify;
@@ -41,17 +47,24 @@ use x509::PrivateKey;
 pub use accounts::{AccountView, NewPassword};
 pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
+pub use baselines::BaselineView;
 pub use clock_guard::{ClockStep, GuardedClock};
 pub use collections::MOST_MEMBERS_AT_ONCE;
+pub use commands::CommandView;
+pub use configuration_items::{ItemDifference, MOST_ITEM_BYTES};
+pub use deployments::DeploymentView;
 pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate, Record};
 pub use error::Error;
 pub use peer::Peer;
+pub use policy::PolicyView;
 pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
-    Alert, AlertFilter, AuditEvent, AuditProof, Certificate, CertificateFilter, ClaimedDevice,
-    Collection, Crl, Device, DeviceConflict, DeviceFilter, Page, RenewalOrder, RenewalProgress,
+    Alert, AlertFilter, AuditEvent, AuditProof, Baseline, BaselineSummary, Certificate,
+    CertificateFilter, ClaimedDevice, Collection, Crl, DeploymentRecord, Device, DeviceConflict,
+    DeviceFilter, Exemption, ExemptionFilter, Item, ItemRevision, NewExemption, Page, RenewalOrder,
+    RenewalProgress, RevisionSummary,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -63,6 +76,8 @@ pub struct Site(Arc<Inner>);
 struct Inner {
     store: Store,
     authority: Authority,
+    policy_key: PolicyKey,
+    assignments: policy::Assignments,
     audit_key: PrivateKey,
     nonce_key: [u8; 32],
     settings: Settings,
@@ -100,12 +115,15 @@ impl Site {
         rng: Arc<dyn Rng>,
     ) -> std::result::Result<Self, OpenError> {
         let authority = Authority::open(keys, settings.crl_url.clone())?;
+        let policy_key = PolicyKey::open(keys)?;
         let audit_key = open_audit_key(keys)?;
         store.bind_site(authority.pin()).await?;
         let clock = GuardedClock::new(clock, store.moment().await?);
         Ok(Self(Arc::new(Inner {
             store,
             authority,
+            policy_key,
+            assignments: policy::Assignments::default(),
             nonce_key: proof::nonce_key(&audit_key),
             audit_key,
             settings,
@@ -213,7 +231,7 @@ impl Site {
     }
 }
 
-/// Makes the keys of a new site in `keys`: root, issuing CA, audit.
+/// Makes the keys of a new site in `keys`: root, issuing CA, policy, audit.
 ///
 /// # Errors
 /// When a file cannot be written, or is there already.
@@ -257,6 +275,12 @@ impl From<Conflict> for Error {
             | Conflict::MergedElsewhere(..)
             | Conflict::UsedByRenewalWindow(_)
             | Conflict::RenewalWindows(_)
+            | Conflict::UsedByBaseline(..)
+            | Conflict::UsedByDeployment(..)
+            | Conflict::UsedByExemption(_)
+            | Conflict::NestingCycle(_)
+            | Conflict::DeploymentTooLarge(..)
+            | Conflict::TooMany(..)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }
     }

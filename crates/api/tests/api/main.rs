@@ -55,6 +55,7 @@ impl Api {
             crl_lifetime: "7d".parse().expect("a period"),
             crl_url: None,
             excluded_hardware_uuids: Vec::new(),
+            policy_lifetime: "30d".parse().expect("a period"),
             deleted_device_retention: "30d".parse().expect("a period"),
         };
         let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng))
