@@ -483,6 +483,12 @@ impl Reads for Database {
             .await?;
         Ok(())
     }
+
+    async fn close(&self) {
+        // SQLite's last connection empties the log as it ends: each is waited for.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
 }
 
 pub(super) fn page<T>(
