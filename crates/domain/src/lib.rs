@@ -8,6 +8,7 @@ mod clock;
 mod collection;
 mod device;
 pub mod fault;
+pub mod filter;
 mod hardware;
 mod identifier;
 mod period;
@@ -22,6 +23,7 @@ pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
 pub use collection::{CollectionName, InvalidCollectionName};
 pub use device::DeviceFacts;
+pub use filter::{Filter, InvalidFilter};
 pub use hardware::{HardwareUuid, InvalidHardwareUuid};
 pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
