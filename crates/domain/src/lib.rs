@@ -21,7 +21,10 @@ pub mod wizard;
 
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
-pub use collection::{CollectionName, InvalidCollectionName};
+pub use collection::{
+    BuiltInCollection, Circle, CollectionName, CollectionRules, Collections, InvalidCollectionName,
+    Rules,
+};
 pub use device::DeviceFacts;
 pub use filter::{Filter, InvalidFilter};
 pub use hardware::{HardwareUuid, InvalidHardwareUuid};
