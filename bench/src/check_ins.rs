@@ -36,6 +36,8 @@ pub async fn measure(report: &mut Report) -> Result<()> {
             ..Default::default()
         },
         time: clock.now(),
+        policy: None,
+        results: None,
     })?;
     let check_in = Request::new(Method::POST, CHECK_IN_PATH, report_body)
         .header("content-type", "application/json");

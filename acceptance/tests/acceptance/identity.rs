@@ -34,6 +34,8 @@ impl Machine {
         let report = protocol::CheckIn {
             facts,
             time: Timestamp::UNIX_EPOCH,
+            policy: None,
+            results: None,
         };
         let body = serde_json::to_vec(&report)?;
         let request = Request::new(Method::POST, protocol::CHECK_IN_PATH, body)

@@ -169,6 +169,8 @@ async fn renew(member: Member, server: &Server) -> Result<Member> {
     let report = CheckIn {
         facts: DeviceFacts::default(),
         time: Timestamp::UNIX_EPOCH,
+        policy: None,
+        results: None,
     };
     let request = Request::new(Method::POST, CHECK_IN_PATH, serde_json::to_vec(&report)?)
         .header("content-type", "application/json");

@@ -51,6 +51,29 @@ pub fn read_secret(file: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     Ok(bytes)
 }
 
+/// Puts a secret in the place of another one, at once and durably: a crash leaves one of them.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn replace_secret(file: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let failed = |reason| FileError::Write {
+        file: file.display().to_string(),
+        reason,
+    };
+    let new = file.with_extension("new");
+    // What a crash left was never used.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    write_secret(&new, bytes)?;
+    fs::rename(&new, file).map_err(failed)?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)
+}
+
 /// Writes a new secret, 0600, durable on return.
 ///
 /// # Errors

@@ -132,7 +132,7 @@ impl Authority {
     }
 }
 
-fn leaf(
+pub(crate) fn leaf(
     serial_number: SerialNumber,
     not_before: Timestamp,
     not_after: Timestamp,

@@ -1,9 +1,10 @@
 //! The certificate authority of a site: a root, and under it the issuing CA that signs clients,
-//! servers and revocation lists. The only crate that issues. It keeps no records: the use cases of
+//! servers and revocation lists, and the key that signs policy. The only crate that issues. It keeps no records: the use cases of
 //! `site` make every issue durable before its certificate leaves the server.
 
 mod files;
 mod issue;
+mod policy;
 
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use x509::{Certificate, PrivateKey};
 
 pub use files::{FileError, read_secret, write_public, write_secret};
 pub use issue::{ClientTemplate, CrlTemplate, Revoked, ServerKey};
+pub use policy::{PolicySigner, create_policy_key};
 
 /// Life of a site's root: 20 years.
 const ROOT_DAYS: i64 = 20 * 365;
@@ -81,6 +83,7 @@ impl Authority {
         write_secret(&folder.join("issuing.key"), issuing_key.to_pem().as_bytes())?;
         write_public(&folder.join("root.pem"), root.pem().as_bytes())?;
         write_public(&folder.join("issuing.pem"), issuing.pem().as_bytes())?;
+        create_policy_key(folder, site_name, clock, rng)?;
         Ok(())
     }
 

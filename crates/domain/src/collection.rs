@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filter::{Boundary, Filter, Subject};
 use crate::state::words;
-use crate::{DeviceState, Timestamp};
+use crate::{BaselineName, DeviceState, Timestamp};
 
 /// The name of a collection: 1 to 127 characters without control characters, and without white
 /// space at its ends.
@@ -210,6 +210,30 @@ impl<K: Ord + Copy> Collections<K> {
         ordered
     }
 
+    /// The baselines whose state decides about members.
+    pub fn baselines(&self) -> BTreeSet<BaselineName> {
+        let queries = self
+            .ordered
+            .iter()
+            .filter_map(|(_, rules)| rules.query.as_ref());
+        queries.flat_map(Filter::baselines).collect()
+    }
+
+    /// The collections whose members depend on how a baseline stands, by their own query or by the
+    /// members of another collection.
+    pub fn depending_on(&self, baseline: &BaselineName) -> BTreeSet<K> {
+        let mut found = BTreeSet::new();
+        for (key, rules) in &self.ordered {
+            let asks = |query: &Filter| query.baselines().contains(baseline);
+            if rules.query.as_ref().is_some_and(asks)
+                || rules.depends_on().any(|other| found.contains(&other))
+            {
+                found.insert(*key);
+            }
+        }
+        found
+    }
+
     /// At which numbers of days members change by time alone.
     pub fn boundaries(&self) -> BTreeSet<Boundary> {
         let queries = self
@@ -331,6 +355,7 @@ mod tests {
             enrolled_at: Timestamp::UNIX_EPOCH,
             last_seen: None,
             certificate_end: None,
+            compliance: BTreeMap::new(),
         };
         let all = Rules {
             query: BuiltInCollection::AllDevices.query().parse().ok(),

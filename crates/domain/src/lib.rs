@@ -6,11 +6,13 @@
 mod account;
 mod clock;
 mod collection;
+pub mod compliance;
 mod device;
 pub mod fault;
 pub mod filter;
 mod hardware;
 mod identifier;
+mod name;
 mod period;
 mod renewal;
 mod renewal_order;
@@ -25,12 +27,14 @@ pub use collection::{
     BuiltInCollection, Circle, CollectionName, CollectionRules, Collections, InvalidCollectionName,
     Rules,
 };
+pub use compliance::{BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity};
 pub use device::DeviceFacts;
 pub use filter::{Filter, InvalidFilter};
 pub use hardware::{HardwareUuid, InvalidHardwareUuid};
 pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
 };
+pub use name::InvalidName;
 pub use period::{InvalidPeriod, Period};
 pub use renewal::{
     ConfiguredValue, DEFAULT_RENEWAL_PERIOD_1, NextReminder, PreferenceLevel, RawValue,

@@ -3,6 +3,8 @@
 use domain::{DeviceFacts, Period, RenewalMode, Smsid, Timestamp, Window};
 use serde::{Deserialize, Serialize};
 
+use crate::{PolicyNotice, PolicyState, ResultsState, SignedDocument};
+
 pub const CHECK_IN_PATH: &str = "/management/v1/check-in";
 /// When to renew a certificate, for whoever knows it: below this path, by its name of RFC 9773
 /// section 4.1.
@@ -14,6 +16,11 @@ pub struct CheckIn {
     pub facts: DeviceFacts,
     /// The device's time, so that the site can see a clock that is wrong.
     pub time: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyState>,
+    /// None before the first evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultsState>,
 }
 
 /// From the site.
@@ -28,6 +35,16 @@ pub struct CheckInAnswer {
     pub renewal_mode: RenewalMode,
     /// How long until the next check-in.
     pub next_check_in: Period,
+    /// None from a site that gives no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyNotice>,
+    /// The last change of results that the site has, of the stream that the device named; none of
+    /// another stream, so that the device sends its whole set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<u64>,
+    /// Each a [`crate::Command`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<SignedDocument>,
 }
 
 /// When to renew, in the shape of ACME Renewal Information (RFC 9773 section 4.2).

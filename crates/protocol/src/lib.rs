@@ -6,15 +6,28 @@
 
 mod check_in;
 mod leave;
+mod policy;
 mod problem;
 mod proof;
+mod results;
 
 pub use check_in::{CHECK_IN_PATH, CheckIn, CheckInAnswer, RENEWAL_INFO_PATH, RenewalInfo};
 pub use leave::{LEAVE_PATH, Leave, LeaveAnswer};
+pub use policy::{
+    AssignedDeployment, BodyHash, COMMAND_PATH, Command, CommandId, CommandResult,
+    InvalidCommandId, InvalidHash, ItemBody, Order, POLICY_BODY_PATH, POLICY_LIMIT, POLICY_PATH,
+    PayloadType, PolicyList, PolicyNotice, PolicyState, PolicyVersion, RuleNumber, SignedDocument,
+    signed_message,
+};
 pub use problem::{PROBLEM_TYPE, Problem, ProblemKind};
 pub use proof::{
     Challenge, NEW_RECORD, PROOF_HEADER, Proof, ProofPurpose, RECORD_HEADER, RENEW_EXPIRED_PATH,
     RenewExpired, RenewedExpired, proved_message,
+};
+
+pub use results::{
+    InvalidStreamId, RESULTS_LIMIT, RESULTS_PATH, ResultChange, ResultReceipt, ResultReport,
+    ResultsState, RuleResult, StreamId,
 };
 
 /// EST's well-known prefix (RFC 7030 section 3.2.2).

@@ -49,6 +49,9 @@ impl Site {
             renewal: self.renewal_info(&device),
             renewal_mode: self.0.settings.profile.renewal_mode,
             next_check_in: self.0.settings.check_in_interval,
+            policy: None,
+            results: None,
+            commands: Vec::new(),
         })
     }
 }

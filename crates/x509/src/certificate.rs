@@ -17,6 +17,7 @@ pub struct Certificate {
     key: KeyDigest,
     spki_der: Vec<u8>,
     is_ca: bool,
+    signs_policy: bool,
     device: Option<DeviceId>,
     authority_key: Option<Vec<u8>>,
     subject_key: Option<Vec<u8>>,
@@ -47,6 +48,7 @@ impl Certificate {
             key: crate::key_digest(parsed.public_key().raw),
             spki_der: parsed.public_key().raw.to_vec(),
             is_ca: parsed.is_ca(),
+            signs_policy: signs_policy(&parsed),
             device: device_of(&parsed),
             authority_key: authority_key(&parsed),
             subject_key: subject_key(&parsed),
@@ -98,6 +100,12 @@ impl Certificate {
         self.is_ca
     }
 
+    /// True when it is for signing a site's policy, and for nothing else: its one extended key usage is
+    /// code signing (RFC 5280 section 4.2.1.12), which no server and no client has.
+    pub fn signs_policy(&self) -> bool {
+        self.signs_policy
+    }
+
     /// The device that it names in its subject alternative name `urn:uuid:…`.
     pub fn device(&self) -> Option<DeviceId> {
         self.device
@@ -139,6 +147,21 @@ fn device_of(certificate: &X509Certificate<'_>) -> Option<DeviceId> {
             }
             _ => None,
         })
+}
+
+fn signs_policy(certificate: &X509Certificate<'_>) -> bool {
+    let Ok(Some(usage)) = certificate.extended_key_usage() else {
+        return false;
+    };
+    let usage = usage.value;
+    let others = usage.any
+        || usage.server_auth
+        || usage.client_auth
+        || usage.email_protection
+        || usage.time_stamping
+        || usage.ocsp_signing
+        || !usage.other.is_empty();
+    usage.code_signing && !others
 }
 
 fn authority_key(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {

@@ -143,6 +143,8 @@ impl Machine {
         CheckIn {
             facts,
             time: self.now(),
+            policy: None,
+            results: None,
         }
     }
 

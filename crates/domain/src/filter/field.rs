@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::BaselineName;
 use crate::state::words;
 
 words! {
@@ -54,6 +55,8 @@ pub enum Field {
     Version(VersionField),
     Days(DaysField),
     Flag(FlagField),
+    /// How a baseline stands on the device; not there when none of its deployments is for it.
+    Compliance(BaselineName),
 }
 
 /// A field as it is shown to people who write filters.
@@ -66,10 +69,11 @@ pub struct FieldHelp {
 }
 
 const STATE: &str = "device.state";
+pub(super) const COMPLIANCE: &str = "compliance";
 
 impl Field {
-    /// All fields, in the order in which people read them.
-    pub const ALL: &'static [Field] = &[
+    /// All fields but those for baselines, in the order in which people read them.
+    pub const PLAIN: &'static [Field] = &[
         Field::State,
         Field::Text(TextField::HostName),
         Field::Text(TextField::Model),
@@ -87,7 +91,7 @@ impl Field {
     ];
 
     pub(super) fn named(name: &str) -> Option<Self> {
-        let found = Self::ALL.iter().find(|field| field.name() == name);
+        let found = Self::PLAIN.iter().find(|field| field.name() == name);
         found.cloned()
     }
 
@@ -98,13 +102,25 @@ impl Field {
             Self::Version(field) => field.word(),
             Self::Days(field) => field.word(),
             Self::Flag(field) => field.word(),
+            Self::Compliance(_) => COMPLIANCE,
         }
+    }
+
+    /// All that there is to ask for.
+    pub fn all_help() -> impl Iterator<Item = FieldHelp> {
+        let compliance = FieldHelp {
+            name: "compliance[\"…\"]",
+            kind: "state",
+            meaning: "how the baseline of that name stands; null when it is not deployed to the device",
+            example: r#"compliance["CIS level 1"] == "non-compliant""#,
+        };
+        Self::PLAIN.iter().map(Self::help).chain([compliance])
     }
 
     /// What kind of value it has, as people say it.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::State => "a state",
+            Self::State | Self::Compliance(_) => "a state",
             Self::Text(_) => "a text",
             Self::Version(_) => "a version",
             Self::Days(_) => "a number of days",
@@ -163,6 +179,10 @@ impl Field {
                     "certificate.days_left < 45",
                 ),
             },
+            Self::Compliance(_) => (
+                "how the baseline stands",
+                r#"compliance["CIS level 1"] == "non-compliant""#,
+            ),
             Self::Flag(FlagField::TrustVerified) => (
                 "whether it checked the site's certificate when it enrolled",
                 "!device.trust_verified",
@@ -171,7 +191,7 @@ impl Field {
         FieldHelp {
             name: self.name(),
             kind: match self {
-                Self::State => "state",
+                Self::State | Self::Compliance(_) => "state",
                 Self::Text(_) => "text",
                 Self::Version(_) => "version",
                 Self::Days(_) => "number",
@@ -185,6 +205,11 @@ impl Field {
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        match self {
+            Self::Compliance(baseline) => {
+                write!(f, "{COMPLIANCE}[{}]", super::quoted(baseline.as_str()))
+            }
+            plain => f.pad(plain.name()),
+        }
     }
 }

@@ -9,14 +9,14 @@ mod field;
 mod parse;
 mod version;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::{DeviceFacts, DeviceState, HardwareUuid, Timestamp};
+use crate::compliance::Version;
+use crate::{BaselineName, ComplianceState, DeviceFacts, DeviceState, HardwareUuid, Timestamp};
 
 pub use field::{DaysField, Field, FieldHelp, FlagField, TextField, VersionField};
 pub use parse::InvalidFilter;
-pub use version::{InvalidVersion, Version};
 
 /// Which devices are meant: an expression of the filter language.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub enum Condition {
     Version(VersionField, Test<Version>),
     Days(DaysField, Test<i64>),
     Flag(FlagField, bool),
+    /// How a baseline stands; without an order, too.
+    Compliance(BaselineName, Test<ComplianceState>),
     /// `== null`
     Absent(Field),
 }
@@ -68,6 +70,9 @@ pub struct Subject {
     pub last_seen: Option<Timestamp>,
     /// When the certificate in use ends: of the valid ones the one that was used, else the newest.
     pub certificate_end: Option<Timestamp>,
+    /// How the baselines stand that are deployed to it: of several deployments of one, the greatest
+    /// state.
+    pub compliance: BTreeMap<BaselineName, ComplianceState>,
 }
 
 /// A number of days at which a field's comparisons change their outcome, by time alone.
@@ -87,6 +92,19 @@ impl Filter {
     /// True when the filter means this device at that moment.
     pub fn matches(&self, subject: &Subject, now: Timestamp) -> bool {
         self.0.matches(subject, now)
+    }
+
+    /// The baselines whose state it asks for.
+    pub fn baselines(&self) -> BTreeSet<BaselineName> {
+        let mut found = BTreeSet::new();
+        self.0.each_condition(&mut |condition| {
+            if let Condition::Compliance(baseline, _)
+            | Condition::Absent(Field::Compliance(baseline)) = condition
+            {
+                found.insert(baseline.clone());
+            }
+        });
+        found
     }
 
     /// At which numbers of days an outcome changes with time and without an event.
@@ -132,7 +150,7 @@ impl Expression {
 impl Condition {
     fn matches(&self, subject: &Subject, now: Timestamp) -> bool {
         match self {
-            Self::State(test) => test.holds(&subject.state, |a, b| a.word().cmp(b.word())),
+            Self::State(test) => test.holds(&subject.state, Ord::cmp),
             Self::Text(field, test) => subject
                 .text(*field)
                 .is_some_and(|text| test.holds(&text, Ord::cmp)),
@@ -143,12 +161,17 @@ impl Condition {
                 .days(*field, now)
                 .is_some_and(|days| test.holds(&days, Ord::cmp)),
             Self::Flag(field, wanted) => subject.flag(*field) == Some(*wanted),
+            Self::Compliance(baseline, test) => subject
+                .compliance
+                .get(baseline)
+                .is_some_and(|state| test.holds(state, Ord::cmp)),
             Self::Absent(field) => match field {
                 Field::State => false,
                 Field::Text(field) => subject.text(*field).is_none(),
                 Field::Version(field) => subject.version(*field).is_none(),
                 Field::Days(field) => subject.days(*field, now).is_none(),
                 Field::Flag(field) => subject.flag(*field).is_none(),
+                Field::Compliance(baseline) => !subject.compliance.contains_key(baseline),
             },
         }
     }
@@ -374,6 +397,10 @@ impl fmt::Display for Condition {
             Self::Days(field, test) => tested(f, field.word(), test, i64::to_string),
             Self::Flag(field, true) => write!(f, "{field}"),
             Self::Flag(field, false) => write!(f, "{field} == false"),
+            Self::Compliance(baseline, test) => {
+                let field = Field::Compliance(baseline.clone()).to_string();
+                tested(f, &field, test, |state| quoted(state.word()))
+            }
             Self::Absent(field) => write!(f, "{field} == null"),
         }
     }

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Comparison, Condition, Expression, Field, Filter, Test, TextField, Version};
-use crate::{DeviceState, HardwareUuid};
+use super::field::COMPLIANCE;
+use super::{Comparison, Condition, Expression, Field, Filter, Test, TextField};
+use crate::compliance::Version;
+use crate::{ComplianceState, DeviceState, HardwareUuid};
 
 /// The longest filter, in bytes.
 const LONGEST: usize = 4096;
@@ -367,6 +369,10 @@ impl Parser {
             }
             Field::Days(days) => Condition::Days(*days, self.test(&field, Self::number)?),
             Field::Flag(flag) => Condition::Flag(*flag, self.flag(&field)?),
+            Field::Compliance(baseline) => Condition::Compliance(
+                baseline.clone(),
+                self.unordered(&field, Self::compliance_state)?,
+            ),
         };
         Ok(Met::Is(condition))
     }
@@ -381,6 +387,9 @@ impl Parser {
             }
             token => return Err(unexpected(at, &token).hint("a condition begins with a field")),
         };
+        if name == COMPLIANCE {
+            return self.compliance();
+        }
         if let Some(field) = Field::named(&name) {
             return Ok(field);
         }
@@ -388,11 +397,31 @@ impl Parser {
         if name.eq_ignore_ascii_case("not") {
             return Err(fault.hint("write ! for not"));
         }
-        let known = Field::ALL.iter().map(Field::name);
+        let known = Field::PLAIN.iter().map(Field::name).chain([COMPLIANCE]);
         Err(fault.hint(match nearest(&name, known) {
             Some(known) => format!("did you mean `{known}`?"),
             None => "`perennial collection fields` lists them".to_owned(),
         }))
+    }
+
+    /// The baseline's name behind `compliance`.
+    fn compliance(&mut self) -> Parsed<Field> {
+        let write = "write compliance[\"the baseline's name\"]";
+        let (at, token) = self.take();
+        if token != Token::OpenList {
+            return Err(unexpected(at, &token).hint(write));
+        }
+        let (at, token) = self.take();
+        let Token::Text(name) = &token else {
+            return Err(unexpected(at, &token).hint(write));
+        };
+        let baseline = name
+            .parse()
+            .map_err(|error| Fault::new(at, format!("{error}")))?;
+        match self.take() {
+            (_, Token::CloseList) => Ok(Field::Compliance(baseline)),
+            (at, token) => Err(unexpected(at, &token).hint(write)),
+        }
     }
 
     /// A comparison, or a list.
@@ -470,21 +499,41 @@ impl Parser {
     }
 
     fn device_state(&mut self, field: &Field) -> Parsed<DeviceState> {
+        let states = DeviceState::ALL.iter().copied();
+        self.state(
+            field,
+            states.filter(|state| *state != DeviceState::Deleted),
+            |state| state.word(),
+        )
+    }
+
+    fn compliance_state(&mut self, field: &Field) -> Parsed<ComplianceState> {
+        self.state(field, ComplianceState::ALL.iter().copied(), |state| {
+            state.word()
+        })
+    }
+
+    /// One of `states`, as a text. Hyphens may be left out.
+    fn state<S: Copy>(
+        &mut self,
+        field: &Field,
+        states: impl Iterator<Item = S>,
+        word: impl Fn(&S) -> &'static str,
+    ) -> Parsed<S> {
         let (at, token) = self.take();
-        let known = DeviceState::ALL
-            .iter()
-            .filter(|state| **state != DeviceState::Deleted);
-        let words: Vec<_> = known.map(DeviceState::word).collect();
+        let states: Vec<(S, &'static str)> = states.map(|state| (state, word(&state))).collect();
+        let words: Vec<_> = states.iter().map(|(_, word)| *word).collect();
         let Token::Text(given) = &token else {
             let hint = format!("write one of \"{}\"", words.join("\", \""));
             return Err(mistyped(at, field, &token, hint));
         };
-        if words.contains(&given.as_str())
-            && let Ok(state) = given.parse()
-        {
-            return Ok(state);
+        let found = states
+            .iter()
+            .find(|(_, word)| word == given || word.replace('-', "") == *given);
+        match found {
+            Some((state, _)) => Ok(*state),
+            None => Err(no_word(at, field, given, &words)),
         }
-        Err(no_word(at, field, given, &words))
     }
 
     fn text(&mut self, field: &Field) -> Parsed<String> {
@@ -627,7 +676,7 @@ mod tests {
             ("os.name==\"macOS\"", "os.name == \"macOS\""),
             (
                 " os.name == \"macOS\" && os.version >= v\"14.4.0\" && certificate.days_left < 45 && user.name in [\"ann\",\"bob\"]",
-                "os.name == \"macOS\" && os.version >= v\"14.4\" && certificate.days_left < 45 && user.name in [\"ann\", \"bob\"]",
+                "os.name == \"macOS\" && os.version >= v\"14.4.0\" && certificate.days_left < 45 && user.name in [\"ann\", \"bob\"]",
             ),
             (
                 "(device.state == \"active\" || device.state == \"blocked\") && !(os.name == \"Linux\" && device.model != \"a\\\\\\\"b\")",
@@ -650,6 +699,15 @@ mod tests {
                 "hardware.uuid == \"4c4c4544-0042-3510-8052-b3c04f4b4e32\"",
                 "hardware.uuid == \"4C4C4544-0042-3510-8052-B3C04F4B4E32\"",
             ),
+            (
+                "compliance [\"CIS \\\"1\\\"\"] == \"noncompliant\"",
+                "compliance[\"CIS \\\"1\\\"\"] == \"non-compliant\"",
+            ),
+            (
+                "compliance[\"A\"] in [\"error\",\"unknown\"]",
+                "compliance[\"A\"] in [\"error\", \"unknown\"]",
+            ),
+            ("compliance[\"A\"] != null", "compliance[\"A\"] != null"),
         ] {
             let filter: Filter = given
                 .parse()
@@ -661,13 +719,13 @@ mod tests {
 
     #[test]
     fn every_field_has_an_example_that_can_be_read() {
-        for field in Field::ALL {
-            let help = field.help();
+        for help in Field::all_help() {
             let filter: Filter = help
                 .example
                 .parse()
                 .unwrap_or_else(|error| panic!("{error}"));
-            assert!(help.example.contains(help.name), "{help:?}");
+            let name = help.name.trim_end_matches("[\"…\"]");
+            assert!(help.example.contains(name), "{help:?}");
             assert_eq!(filter.to_string(), help.example);
         }
     }
@@ -713,7 +771,11 @@ mod tests {
                 15,
                 "numbers are whole; a version is written v\"14.4\"",
             ),
-            ("os.version >= v\"14.x\"", 15, "`14.x` is not a version"),
+            (
+                "os.version >= v\"14.x\"",
+                15,
+                "a version is 1 to 8 numbers with dots",
+            ),
             (
                 "certificate.days_left < \"45\"",
                 25,
@@ -795,6 +857,26 @@ mod tests {
                 "a control character cannot be in a text",
             ),
             ("os.name == \"\\n\"", 13, "a backslash stands before"),
+            (
+                "compliance[\"A\"] == \"compliantt\"",
+                20,
+                "did you mean \"compliant\"?",
+            ),
+            (
+                "compliance[\"A\"] > \"error\"",
+                17,
+                "`compliance[\"A\"]` has no order",
+            ),
+            (
+                "compliance == \"error\"",
+                12,
+                "write compliance[\"the baseline's name\"]",
+            ),
+            (
+                "compliance[\"\"] == \"error\"",
+                12,
+                "a baseline's name has 1",
+            ),
             ("hardware.uuid == \"abc\"", 18, "is not a hardware UUID"),
             ("&& os.name == \"a\"", 1, "a condition begins with a field"),
             (&deep, 33, "more than 32"),

@@ -176,3 +176,204 @@ CREATE INDEX device_gone_until ON device_gone (certificates_until)
 -- One row: how many revoked certificates were removed with their devices. The number of revocations
 -- never falls.
 CREATE TABLE purged (one INTEGER PRIMARY KEY CHECK (one = 1), revocations BIGINT NOT NULL);
+
+-- Compliance.
+
+-- One row: the version of the policy. The counter rises with each change that can alter a device's
+-- list.
+CREATE TABLE policy (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch BIGINT NOT NULL,
+    counter BIGINT NOT NULL
+);
+INSERT INTO policy (one, epoch, counter) VALUES (1, 1, 0);
+
+CREATE TABLE configuration_item (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL UNIQUE,
+    latest BIGINT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
+-- A revision never changes.
+CREATE TABLE item_revision (
+    item BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    author TEXT NOT NULL,
+    -- As it was given: domain's ItemContent.
+    content TEXT NOT NULL,
+    -- What devices fetch: its hash, and the bytes.
+    body_hash BYTEA NOT NULL UNIQUE,
+    body BYTEA NOT NULL,
+    PRIMARY KEY (item, number)
+);
+
+-- A rule of an item. Another definition under the same name is another rule; revisions that do not
+-- change a rule share it.
+CREATE TABLE rule (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item BIGINT NOT NULL,
+    name TEXT COLLATE "C" NOT NULL,
+    definition BYTEA NOT NULL,
+    severity TEXT NOT NULL,
+    UNIQUE (item, definition)
+);
+
+CREATE TABLE revision_rule (
+    item BIGINT NOT NULL,
+    revision BIGINT NOT NULL,
+    rule BIGINT NOT NULL,
+    PRIMARY KEY (item, revision, rule)
+);
+
+CREATE TABLE baseline (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name TEXT COLLATE "C" NOT NULL UNIQUE,
+    description TEXT NOT NULL,
+    enabled BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL
+);
+
+-- A configuration item, at a revision or always the latest, or another baseline.
+CREATE TABLE baseline_part (
+    baseline BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    item BIGINT,
+    revision BIGINT,
+    part BIGINT,
+    PRIMARY KEY (baseline, position)
+);
+CREATE INDEX baseline_part_item ON baseline_part (item) WHERE item IS NOT NULL;
+CREATE INDEX baseline_part_part ON baseline_part (part) WHERE part IS NOT NULL;
+
+CREATE TABLE deployment (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    baseline BIGINT NOT NULL,
+    collection BIGINT NOT NULL,
+    remediate BIGINT NOT NULL,
+    schedule TEXT NOT NULL,
+    spread BIGINT NOT NULL,
+    remediation_window TEXT,
+    stale_after BIGINT NOT NULL,
+    alert_below BIGINT,
+    alert_at BIGINT,
+    made_at BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL
+);
+CREATE INDEX deployment_baseline ON deployment (baseline);
+CREATE INDEX deployment_collection ON deployment (collection);
+
+-- What a deployment comes to, worked out when something of it changes: the revisions that its devices
+-- get, and their rules. Empty while its baseline is not enabled.
+CREATE TABLE deployment_item (
+    deployment BIGINT NOT NULL,
+    item BIGINT NOT NULL,
+    revision BIGINT NOT NULL,
+    PRIMARY KEY (deployment, item, revision)
+);
+CREATE TABLE deployment_rule (
+    deployment BIGINT NOT NULL,
+    rule BIGINT NOT NULL,
+    PRIMARY KEY (deployment, rule)
+);
+CREATE INDEX deployment_rule_rule ON deployment_rule (rule, deployment);
+
+-- A rule that a device, or a collection, need not keep.
+CREATE TABLE exemption (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item BIGINT NOT NULL,
+    rule TEXT COLLATE "C" NOT NULL,
+    device BYTEA,
+    collection BIGINT,
+    reason TEXT NOT NULL,
+    until BIGINT,
+    made_at BIGINT NOT NULL,
+    made_by TEXT NOT NULL,
+    -- When its end was noticed.
+    ended_at BIGINT
+);
+CREATE INDEX exemption_item ON exemption (item, rule);
+
+-- A command for a device: signed, single-use.
+CREATE TABLE command (
+    id BYTEA PRIMARY KEY,
+    device BYTEA NOT NULL,
+    what TEXT NOT NULL,
+    document TEXT NOT NULL,
+    issued_at BIGINT NOT NULL,
+    issued_by TEXT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    ended_at BIGINT,
+    done BIGINT,
+    detail TEXT
+);
+CREATE INDEX command_device ON command (device, issued_at);
+CREATE INDEX command_open ON command (device) WHERE ended_at IS NULL;
+
+-- A device that reported results, by a short number.
+CREATE TABLE compliance_device (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device BYTEA NOT NULL UNIQUE,
+    stream TEXT NOT NULL,
+    -- The last change of the stream that is recorded here.
+    sequence BIGINT NOT NULL,
+    evaluated_at BIGINT NOT NULL
+);
+CREATE INDEX compliance_device_evaluated ON compliance_device (evaluated_at);
+
+-- What devices found, each text once.
+CREATE TABLE value (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    digest BYTEA NOT NULL UNIQUE,
+    text TEXT NOT NULL
+);
+
+-- How a rule stands on a device, since when (in seconds); and how it stood before. States are codes
+-- of domain's ComplianceState.
+CREATE TABLE rule_state (
+    device BIGINT NOT NULL,
+    rule BIGINT NOT NULL,
+    state SMALLINT NOT NULL,
+    value BIGINT,
+    since BIGINT NOT NULL,
+    PRIMARY KEY (device, rule)
+);
+CREATE TABLE rule_state_past (
+    device BIGINT NOT NULL,
+    rule BIGINT NOT NULL,
+    until BIGINT NOT NULL,
+    since BIGINT NOT NULL,
+    state SMALLINT NOT NULL,
+    value BIGINT,
+    PRIMARY KEY (device, rule, until, since)
+);
+
+-- How a deployment stands on a device of its collection: the greatest state of its rules. No row:
+-- the device has not reported all of them.
+CREATE TABLE deployment_state (
+    deployment BIGINT NOT NULL,
+    device BYTEA NOT NULL,
+    state SMALLINT NOT NULL,
+    since BIGINT NOT NULL,
+    PRIMARY KEY (deployment, device)
+);
+CREATE INDEX deployment_state_state ON deployment_state (deployment, state, device);
+CREATE INDEX deployment_state_device ON deployment_state (device);
+
+-- How many devices a deployment has in a state, in parts: each node adds to its own rows, and a
+-- reader sums them.
+CREATE TABLE summary (
+    deployment BIGINT NOT NULL,
+    state SMALLINT NOT NULL,
+    node TEXT COLLATE "C" NOT NULL,
+    devices BIGINT NOT NULL,
+    PRIMARY KEY (deployment, state, node)
+);
+
+-- Deployments whose devices' states have to be worked out anew, from a device on.
+CREATE TABLE deployment_due (
+    deployment BIGINT PRIMARY KEY,
+    after BYTEA
+);
