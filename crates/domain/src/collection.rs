@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::filter::{Boundary, Filter, Subject};
 use crate::state::words;
-use crate::{BaselineName, DeviceState, Timestamp};
+use crate::{BaselineName, ComplianceState, DeviceState, Timestamp};
 
 /// The name of a collection: 1 to 127 characters without control characters, and without white
 /// space at its ends.
@@ -134,6 +134,7 @@ impl BuiltInCollection {
 #[derive(Debug, Clone)]
 pub struct Collections<K> {
     ordered: Vec<(K, Rules<K>)>,
+    deployed: Vec<Deployed<K>>,
 }
 
 /// The rules of one collection among others.
@@ -145,28 +146,50 @@ pub struct Rules<K> {
     pub exclude: Vec<K>,
 }
 
+/// A deployment of a baseline to a collection.
+#[derive(Debug, Clone)]
+pub struct Deployed<K> {
+    pub deployment: i64,
+    pub baseline: BaselineName,
+    pub collection: K,
+}
+
 /// Collections that depend on each other: each on the next one, and the last one on the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Circle<K>(pub Vec<K>);
+pub struct Circle<K> {
+    pub path: Vec<K>,
+    /// A baseline by whose state one of them chooses its members, while it is deployed to the next
+    /// one. Without it, the circle is of rules alone.
+    pub baseline: Option<BaselineName>,
+}
 
 impl<K: Ord + Copy> Collections<K> {
     /// # Errors
-    /// When some depend on each other in a circle.
-    pub fn new(mut rules: BTreeMap<K, Rules<K>>) -> Result<Self, Circle<K>> {
+    /// When some depend on each other in a circle. Members that are chosen by what their own
+    /// deployments find out would come and go for ever, so that is a circle, too.
+    pub fn new(
+        mut rules: BTreeMap<K, Rules<K>>,
+        deployed: Vec<Deployed<K>>,
+    ) -> Result<Self, Circle<K>> {
+        let needs: BTreeMap<K, Vec<Need<'_, K>>> = rules
+            .iter()
+            .map(|(key, rules)| (*key, rules.needs(&deployed)))
+            .collect();
         let mut visit = Visit {
-            rules: &rules,
+            needs: &needs,
             done: BTreeSet::new(),
             order: Vec::with_capacity(rules.len()),
+            path: Vec::new(),
         };
         for key in rules.keys() {
-            visit.enter(*key, &mut Vec::new())?;
+            visit.enter(*key, None)?;
         }
         let order = visit.order;
         let ordered = order
             .into_iter()
             .filter_map(|key| Some((key, rules.remove(&key)?)))
             .collect();
-        Ok(Self { ordered })
+        Ok(Self { ordered, deployed })
     }
 
     /// Each with its rules, after those that it depends on.
@@ -174,20 +197,32 @@ impl<K: Ord + Copy> Collections<K> {
         self.ordered.iter().map(|(key, rules)| (*key, rules))
     }
 
-    /// The collections that a device is a member of. `named` says which ones name it.
-    pub fn of_device(&self, subject: &Subject, named: &BTreeSet<K>, now: Timestamp) -> BTreeSet<K> {
+    /// The collections that a device is a member of. `named` says which ones name it, and `states`
+    /// how deployments stand on it. (What `subject` has of compliance is not looked at: it depends
+    /// on memberships.)
+    pub fn of_device(
+        &self,
+        mut subject: Subject,
+        named: &BTreeSet<K>,
+        states: &BTreeMap<i64, ComplianceState>,
+        now: Timestamp,
+    ) -> BTreeSet<K> {
         let mut found = BTreeSet::new();
         if subject.state == DeviceState::Deleted {
             return found;
         }
         for (key, rules) in &self.ordered {
             let within = |other: &K| found.contains(other);
-            let chosen = named.contains(key)
-                || rules.include.iter().any(within)
-                || rules
-                    .query
-                    .as_ref()
-                    .is_some_and(|query| query.matches(subject, now));
+            let mut chosen = named.contains(key) || rules.include.iter().any(within);
+            if let Some(query) = &rules.query
+                && !chosen
+            {
+                let asked = query.baselines();
+                if !asked.is_empty() {
+                    subject.compliance = self.compliance(&asked, &found, states);
+                }
+                chosen = query.matches(&subject, now);
+            }
             if chosen
                 && rules.limited_to.as_ref().is_none_or(within)
                 && !rules.exclude.iter().any(within)
@@ -198,81 +233,116 @@ impl<K: Ord + Copy> Collections<K> {
         found
     }
 
+    /// How baselines stand on a member of some collections: of several deployments of one, the
+    /// greatest state. What was not reported is unknown.
+    fn compliance(
+        &self,
+        asked: &BTreeSet<BaselineName>,
+        member_of: &BTreeSet<K>,
+        states: &BTreeMap<i64, ComplianceState>,
+    ) -> BTreeMap<BaselineName, ComplianceState> {
+        let mut found = BTreeMap::new();
+        for deployed in &self.deployed {
+            if asked.contains(&deployed.baseline) && member_of.contains(&deployed.collection) {
+                let state = states.get(&deployed.deployment).copied();
+                let state = state.unwrap_or(ComplianceState::Unknown);
+                let greatest = found.entry(deployed.baseline.clone()).or_insert(state);
+                *greatest = state.max(*greatest);
+            }
+        }
+        found
+    }
+
     /// A collection and all whose members depend on its members, in their order.
     pub fn with_dependents(&self, of: K) -> Vec<K> {
         let mut found = BTreeSet::from([of]);
         let mut ordered = vec![of];
         for (key, rules) in &self.ordered {
-            if rules.depends_on().any(|other| found.contains(&other)) && found.insert(*key) {
+            let needs = rules.needs(&self.deployed);
+            if needs.iter().any(|need| found.contains(&need.collection)) && found.insert(*key) {
                 ordered.push(*key);
             }
         }
         ordered
     }
 
-    /// The baselines whose state decides about members.
-    pub fn baselines(&self) -> BTreeSet<BaselineName> {
-        let queries = self
-            .ordered
-            .iter()
-            .filter_map(|(_, rules)| rules.query.as_ref());
-        queries.flat_map(Filter::baselines).collect()
-    }
-
-    /// The collections whose members depend on how a baseline stands, by their own query or by the
-    /// members of another collection.
-    pub fn depending_on(&self, baseline: &BaselineName) -> BTreeSet<K> {
-        let mut found = BTreeSet::new();
-        for (key, rules) in &self.ordered {
-            let asks = |query: &Filter| query.baselines().contains(baseline);
-            if rules.query.as_ref().is_some_and(asks)
-                || rules.depends_on().any(|other| found.contains(&other))
-            {
-                found.insert(*key);
-            }
-        }
-        found
+    /// The deployments whose states decide about members.
+    pub fn asked_deployments(&self) -> Vec<i64> {
+        let queries = self.iter().filter_map(|(_, rules)| rules.query.as_ref());
+        let asked: BTreeSet<_> = queries.flat_map(Filter::baselines).collect();
+        let deployed = self.deployed.iter();
+        deployed
+            .filter(|deployed| asked.contains(&deployed.baseline))
+            .map(|deployed| deployed.deployment)
+            .collect()
     }
 
     /// At which numbers of days members change by time alone.
     pub fn boundaries(&self) -> BTreeSet<Boundary> {
-        let queries = self
-            .ordered
-            .iter()
-            .filter_map(|(_, rules)| rules.query.as_ref());
+        let queries = self.iter().filter_map(|(_, rules)| rules.query.as_ref());
         queries.flat_map(Filter::boundaries).collect()
     }
 }
 
+/// A collection that another one depends on, and the baseline that makes it so, if one does.
+struct Need<'a, K> {
+    collection: K,
+    baseline: Option<&'a BaselineName>,
+}
+
 impl<K: Ord + Copy> Rules<K> {
-    pub fn depends_on(&self) -> impl Iterator<Item = K> {
+    fn needs<'a>(&self, deployed: &'a [Deployed<K>]) -> Vec<Need<'a, K>> {
         let others = self.include.iter().chain(&self.exclude);
-        others.chain(&self.limited_to).copied()
+        let mut needs: Vec<_> = others
+            .chain(&self.limited_to)
+            .map(|other| Need {
+                collection: *other,
+                baseline: None,
+            })
+            .collect();
+        let asked = self
+            .query
+            .as_ref()
+            .map(Filter::baselines)
+            .unwrap_or_default();
+        let deployed = deployed
+            .iter()
+            .filter(|deployed| asked.contains(&deployed.baseline));
+        needs.extend(deployed.map(|deployed| Need {
+            collection: deployed.collection,
+            baseline: Some(&deployed.baseline),
+        }));
+        needs
     }
 }
 
 /// A walk through collections in depth.
 struct Visit<'a, K> {
-    rules: &'a BTreeMap<K, Rules<K>>,
+    needs: &'a BTreeMap<K, Vec<Need<'a, K>>>,
     done: BTreeSet<K>,
     order: Vec<K>,
+    /// From where it began, each with the baseline that led to it.
+    path: Vec<(K, Option<&'a BaselineName>)>,
 }
 
-impl<K: Ord + Copy> Visit<'_, K> {
-    fn enter(&mut self, key: K, path: &mut Vec<K>) -> Result<(), Circle<K>> {
+impl<'a, K: Ord + Copy> Visit<'a, K> {
+    fn enter(&mut self, key: K, by: Option<&'a BaselineName>) -> Result<(), Circle<K>> {
         if self.done.contains(&key) {
             return Ok(());
         }
-        if let Some(begin) = path.iter().position(|on_path| *on_path == key) {
-            return Err(Circle(path[begin..].to_vec()));
+        if let Some(begin) = self.path.iter().position(|(on_path, _)| *on_path == key) {
+            let path = &self.path[begin..];
+            let within = path[1..].iter().find_map(|(_, by)| *by);
+            return Err(Circle {
+                path: path.iter().map(|(key, _)| *key).collect(),
+                baseline: by.or(within).cloned(),
+            });
         }
-        path.push(key);
-        if let Some(rules) = self.rules.get(&key) {
-            for other in rules.depends_on() {
-                self.enter(other, path)?;
-            }
+        self.path.push((key, by));
+        for need in self.needs.get(&key).into_iter().flatten() {
+            self.enter(need.collection, need.baseline)?;
         }
-        path.pop();
+        self.path.pop();
         self.done.insert(key);
         self.order.push(key);
         Ok(())
@@ -312,7 +382,7 @@ mod tests {
     fn the_built_ins_have_names_and_queries() {
         for built_in in BuiltInCollection::ALL {
             assert_eq!(built_in.word().parse(), Ok(built_in.name()));
-            let query: Filter = built_in.query().parse().expect(built_in.word());
+            let query: Filter = built_in.query().parse().expect("a filter");
             assert_eq!(query.to_string(), built_in.query(), "the shortest form");
         }
     }
@@ -334,16 +404,51 @@ mod tests {
             (3, rules(Some(1), &[], &[])),
             (4, rules(Some(1), &[3], &[])),
         ]);
-        let collections = Collections::new(good.clone()).expect("no circle");
+        let collections = Collections::new(good.clone(), Vec::new()).expect("no circle");
         let order: Vec<_> = collections.iter().map(|(key, _)| key).collect();
         assert_eq!(order, [1, 3, 4, 2]);
         assert_eq!(collections.with_dependents(3), [3, 4, 2]);
         assert_eq!(collections.with_dependents(2), [2]);
         let mut bad = good;
         bad.insert(3, rules(Some(1), &[], &[2]));
-        assert_eq!(Collections::new(bad).expect_err("2 needs 3").0, [2, 3]);
+        let circle = Collections::new(bad, Vec::new()).expect_err("2 needs 3");
+        assert_eq!((circle.path, circle.baseline), (vec![2, 3], None));
         let own = BTreeMap::from([(1, rules(Some(1), &[], &[]))]);
-        assert_eq!(Collections::new(own).expect_err("1 needs 1").0, [1]);
+        let circle = Collections::new(own, Vec::new()).expect_err("1 needs 1");
+        assert_eq!(circle.path, [1]);
+    }
+
+    #[test]
+    fn members_do_not_depend_on_what_their_own_deployments_find_out() {
+        let failing = Rules {
+            query: "compliance[\"CIS\"] == \"non-compliant\"".parse().ok(),
+            ..rules(Some(0), &[], &[])
+        };
+        let all = BTreeMap::from([
+            (0, rules(None, &[], &[])),
+            (1, failing),
+            (2, rules(Some(0), &[1], &[])),
+        ]);
+        let cis: BaselineName = "CIS".parse().expect("a name");
+        let deployed = |collection| {
+            vec![Deployed {
+                deployment: 7,
+                baseline: cis.clone(),
+                collection,
+            }]
+        };
+        let collections = Collections::new(all.clone(), deployed(0)).expect("no circle");
+        assert_eq!(collections.asked_deployments(), [7]);
+        assert_eq!(collections.with_dependents(0), [0, 1, 2]);
+        for (collection, path) in [(1, vec![1]), (2, vec![1, 2])] {
+            let circle = Collections::new(all.clone(), deployed(collection)).expect_err("a circle");
+            assert_eq!((circle.path, circle.baseline), (path, Some(cis.clone())));
+        }
+        let other = vec![Deployed {
+            baseline: "other".parse().expect("a name"),
+            ..deployed(2).remove(0)
+        }];
+        assert!(Collections::new(all, other).is_ok());
     }
 
     #[test]
@@ -361,17 +466,22 @@ mod tests {
             query: BuiltInCollection::AllDevices.query().parse().ok(),
             ..rules(None, &[], &[])
         };
-        let collections = Collections::new(BTreeMap::from([
-            (0, all),
-            (1, rules(Some(0), &[], &[])),
-            (2, rules(Some(0), &[1], &[])),
-            (3, rules(Some(0), &[1], &[2])),
-            (4, rules(Some(3), &[], &[])),
-        ]))
+        let collections = Collections::new(
+            BTreeMap::from([
+                (0, all),
+                (1, rules(Some(0), &[], &[])),
+                (2, rules(Some(0), &[1], &[])),
+                (3, rules(Some(0), &[1], &[2])),
+                (4, rules(Some(3), &[], &[])),
+            ]),
+            Vec::new(),
+        )
         .expect("no circle");
         let of = |subject: &Subject, named: &[u8]| {
             let named = named.iter().copied().collect();
-            let found = collections.of_device(subject, &named, Timestamp::UNIX_EPOCH);
+            let states = BTreeMap::new();
+            let found =
+                collections.of_device(subject.clone(), &named, &states, Timestamp::UNIX_EPOCH);
             found.into_iter().collect::<Vec<_>>()
         };
         for (named, members) in [
