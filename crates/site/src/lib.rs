@@ -18,6 +18,7 @@ mod error;
 mod identity;
 mod leave;
 mod limits;
+mod memberships;
 mod peer;
 mod proof;
 mod renew;
@@ -42,7 +43,7 @@ pub use accounts::{AccountView, NewPassword};
 pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
 pub use clock_guard::{ClockStep, GuardedClock};
-pub use collections::MOST_MEMBERS_AT_ONCE;
+pub use collections::{MOST_MEMBERS_AT_ONCE, MembersChanged};
 pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate, Record};
 pub use error::Error;
@@ -51,7 +52,8 @@ pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
     Alert, AlertFilter, AuditEvent, AuditProof, Certificate, CertificateFilter, ClaimedDevice,
-    Collection, Crl, Device, DeviceConflict, DeviceFilter, Page, RenewalOrder, RenewalProgress,
+    Collection, CollectionPreview, Crl, Device, DeviceConflict, DeviceFilter, Page, RenewalOrder,
+    RenewalProgress,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -149,7 +151,8 @@ impl Site {
                 self.write_checkpoints(),
                 self.keep_moment(),
                 self.watch_clock(),
-                self.purge_deleted()
+                self.purge_deleted(),
+                self.keep_memberships()
             )
         };
         tokio::select! {
@@ -256,6 +259,10 @@ impl From<Conflict> for Error {
             | Conflict::MergeInto(_)
             | Conflict::MergedElsewhere(..)
             | Conflict::UsedByRenewalWindow(_)
+            | Conflict::UsedByCollection(_)
+            | Conflict::BuiltIn(_)
+            | Conflict::CollectionCircle(_)
+            | Conflict::ComplianceCircle { .. }
             | Conflict::RenewalWindows(_)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }

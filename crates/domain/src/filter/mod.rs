@@ -114,10 +114,11 @@ impl Filter {
             if let Condition::Days(field, test) = condition {
                 let spans = test.spans();
                 let ends = spans.iter().flat_map(|span| [span.from, span.below]);
-                found.extend(ends.flatten().map(|days| Boundary {
+                let ends = ends.flatten().map(|days| Boundary {
                     field: *field,
                     days,
-                }));
+                });
+                found.extend(ends.filter(|boundary| boundary.is_crossed()));
             }
         });
         found
@@ -270,15 +271,23 @@ pub enum Ends {
 }
 
 impl Boundary {
-    /// The first and the last moment (milliseconds since 1970) that a device's field may have when
-    /// it crosses this boundary between two points of time. A few more than needed, none fewer.
-    pub fn crossed(self, between: Timestamp, and: Timestamp) -> (i64, i64) {
-        let (from, to) = (between.min(and), between.max(and));
+    /// False where time alone changes nothing: whatever happened is at least no day ago.
+    fn is_crossed(&self) -> bool {
+        match self.field {
+            DaysField::CertificateLeft => true,
+            DaysField::EnrolledAgo | DaysField::LastSeenAgo => self.days > 0,
+        }
+    }
+
+    /// The first and the last moment that a device's field may have when it crosses this boundary
+    /// while the time goes from one moment to another, all in milliseconds since 1970. A few more than
+    /// needed, none fewer.
+    pub fn crossed(self, from: i64, to: i64) -> (i64, i64) {
         let shift = match self.field {
             DaysField::CertificateLeft => self.days * DAY_MILLISECONDS,
             DaysField::EnrolledAgo | DaysField::LastSeenAgo => -self.days * DAY_MILLISECONDS,
         };
-        (from.as_millisecond() + shift, to.as_millisecond() + shift)
+        (from.min(to) + shift, from.max(to) + shift)
     }
 }
 

@@ -10,8 +10,12 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/filters.rs"]
+mod filters;
 #[path = "../sql/identity.rs"]
 mod identity;
+#[path = "../sql/memberships.rs"]
+mod memberships;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
@@ -20,6 +24,7 @@ mod renewal_orders;
 mod writes;
 
 type Db = sqlx::Postgres;
+type DbPool = PgPool;
 type DbConnection = PgConnection;
 type DbRow = PgRow;
 
@@ -31,6 +36,8 @@ const LOCK_DEVICE_ROWS: &str = " FOR SHARE OF d";
 const LOCK_ROW: &str = " FOR UPDATE";
 /// What is used does not end meanwhile.
 const SHARE_ROW: &str = " FOR SHARE";
+/// What another node works on is left to it.
+const LOCK_ROW_UNLESS_TAKEN: &str = " FOR UPDATE SKIP LOCKED";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "encode(c.serial, 'hex')";
 
@@ -60,6 +67,7 @@ impl Database {
             .connect_with(connection.clone())
             .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
+        collections::keep_built_ins(&writer).await?;
         let readers = options()
             .max_connections(8)
             .connect_with(connection)

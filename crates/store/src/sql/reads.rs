@@ -1,11 +1,13 @@
 //! The queries. Compiled once for each database: `super` says which.
 
 use async_trait::async_trait;
+use domain::filter::DAY_MILLISECONDS;
 use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
-use sqlx::{QueryBuilder, Row};
+use sqlx::{Connection, QueryBuilder, Row};
 
+use super::memberships::mark_due;
 use super::renewal_orders::{ORDER_OF_CERTIFICATE, ordered};
-use super::{Database, Db, DbRow};
+use super::{BEGIN, Database, Db, DbConnection, DbRow};
 use crate::audit::Head;
 use crate::model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
@@ -443,6 +445,9 @@ impl Reads for Database {
 
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<()> {
         for chunk in seen.chunks(5_000) {
+            let mut connection = self.writer.acquire().await?;
+            let mut transaction = connection.begin_with(BEGIN).await?;
+            let returned = returned(&mut transaction, chunk).await?;
             let mut query = QueryBuilder::<Db>::new("INSERT INTO device_seen (device, at) ");
             query.push_values(chunk, |mut row, (device, at)| {
                 row.push_bind(device.as_bytes().to_vec())
@@ -451,7 +456,9 @@ impl Reads for Database {
             query.push(
                 " ON CONFLICT (device) DO UPDATE SET at = excluded.at WHERE device_seen.at < excluded.at",
             );
-            query.build().execute(&self.writer).await?;
+            query.build().execute(&mut *transaction).await?;
+            mark_due(&mut transaction, returned).await?;
+            transaction.commit().await?;
         }
         Ok(())
     }
@@ -465,6 +472,22 @@ impl Reads for Database {
             .await?;
         Ok(())
     }
+}
+
+/// Which of the seen devices were not seen for a day or more, or never: their days since then change
+/// now. Those of the others stay at none.
+async fn returned(db: &mut DbConnection, seen: &[(DeviceId, Timestamp)]) -> Result<Vec<DeviceId>> {
+    let mut query = QueryBuilder::<Db>::new("SELECT v.column1 AS device FROM (");
+    query.push_values(seen, |mut row, (device, at)| {
+        row.push_bind(device.as_bytes().to_vec())
+            .push_bind(at.as_millisecond() - DAY_MILLISECONDS);
+    });
+    query.push(
+        ") AS v WHERE NOT EXISTS (SELECT 1 FROM device_seen s \
+         WHERE s.device = v.column1 AND s.at > v.column2)",
+    );
+    let rows = query.build().fetch_all(db).await?;
+    rows.iter().map(|row| device_id(row, "device")).collect()
 }
 
 pub(super) fn page<T>(
@@ -631,6 +654,6 @@ fn key(row: &DbRow) -> Result<KeyDigest> {
     KeyDigest::from_bytes(&row.try_get::<Vec<u8>, _>("key")?).map_err(corrupt)
 }
 
-fn facts(row: &DbRow) -> Result<DeviceFacts> {
+pub(super) fn facts(row: &DbRow) -> Result<DeviceFacts> {
     serde_json::from_str(row.try_get("facts")?).map_err(corrupt)
 }

@@ -13,8 +13,12 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/filters.rs"]
+mod filters;
 #[path = "../sql/identity.rs"]
 mod identity;
+#[path = "../sql/memberships.rs"]
+mod memberships;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
@@ -23,6 +27,7 @@ mod renewal_orders;
 mod writes;
 
 type Db = sqlx::Sqlite;
+type DbPool = SqlitePool;
 type DbConnection = SqliteConnection;
 type DbRow = SqliteRow;
 
@@ -32,6 +37,7 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 const LOCK_DEVICE_ROWS: &str = "";
 const LOCK_ROW: &str = "";
 const SHARE_ROW: &str = "";
+const LOCK_ROW_UNLESS_TAKEN: &str = "";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "lower(hex(c.serial))";
 
@@ -60,6 +66,7 @@ impl Database {
             .connect_with(options.clone())
             .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
+        collections::keep_built_ins(&writer).await?;
         let readers = options_of_pool()
             .max_connections(4)
             .connect_with(options.pragma("query_only", "1"))

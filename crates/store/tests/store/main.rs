@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 use acceptance::postgres::Postgres;
 use clock::SystemRng;
 use domain::{
-    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState,
-    DeviceTransition, HardwareUuid, KeyDigest, Pin, RenewalScope, RevocationReason, Rng, Role,
-    SerialNumber, Timestamp, TokenDigest, Window,
+    AlertKind, BuiltInCollection, CertificateState, CollectionName, CollectionRules, DeviceFacts,
+    DeviceId, DeviceState, DeviceTransition, HardwareUuid, KeyDigest, Pin, RenewalScope,
+    RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest, Window,
 };
 use store::*;
 
