@@ -279,15 +279,22 @@ impl Boundary {
         }
     }
 
-    /// The first and the last moment that a device's field may have when it crosses this boundary
-    /// while the time goes from one moment to another, all in milliseconds since 1970. A few more than
-    /// needed, none fewer.
+    /// The first and the last moment that a device's field has when it crosses this boundary while the
+    /// time goes from one moment to another, all in milliseconds since 1970.
     pub fn crossed(self, from: i64, to: i64) -> (i64, i64) {
-        let shift = match self.field {
-            DaysField::CertificateLeft => self.days * DAY_MILLISECONDS,
-            DaysField::EnrolledAgo | DaysField::LastSeenAgo => -self.days * DAY_MILLISECONDS,
-        };
-        (from.min(to) + shift, from.max(to) + shift)
+        let crosses_at_0 = self.crossed_at(0);
+        (from.min(to) + 1 - crosses_at_0, from.max(to) - crosses_at_0)
+    }
+
+    /// The first moment at which a device's field has crossed this boundary.
+    pub fn crossed_at(self, moment: i64) -> i64 {
+        match self.field {
+            // At the boundary itself there are still so many days left.
+            DaysField::CertificateLeft => moment - self.days * DAY_MILLISECONDS + 1,
+            DaysField::EnrolledAgo | DaysField::LastSeenAgo => {
+                moment + self.days * DAY_MILLISECONDS
+            }
+        }
     }
 }
 
@@ -434,4 +441,123 @@ fn tested<T>(
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millisecond: i64) -> Timestamp {
+        Timestamp::from_millisecond(millisecond).expect("a moment")
+    }
+
+    fn subject(moment: i64) -> Subject {
+        Subject {
+            state: DeviceState::Active,
+            user_name: "ann".to_owned(),
+            facts: DeviceFacts::default(),
+            enrolled_at: at(moment),
+            last_seen: Some(at(moment)),
+            certificate_end: Some(at(moment)),
+            compliance: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn days_are_whole_and_an_end_in_the_past_is_negative() {
+        let day = DAY_MILLISECONDS;
+        for (filter, moment, holds) in [
+            ("certificate.days_left == 0", 0, true),
+            ("certificate.days_left == 0", day - 1, true),
+            ("certificate.days_left == 1", day, true),
+            ("certificate.days_left == -1", -1, true),
+            ("certificate.days_left < 45", 45 * day - 1, true),
+            ("certificate.days_left < 45", 45 * day, false),
+            ("certificate.days_left != 3", 3 * day, false),
+            ("certificate.days_left in [1, 3]", 3 * day, true),
+            ("device.enrolled_days_ago == 0", 0, true),
+            // By a clock that is ahead.
+            ("device.enrolled_days_ago == 0", 5 * day, true),
+            ("device.enrolled_days_ago >= 1", -day + 1, false),
+            ("device.enrolled_days_ago >= 1", -day, true),
+            ("device.last_seen_days_ago > 1", -2 * day, true),
+        ] {
+            let parsed: Filter = filter.parse().expect("a filter");
+            assert_eq!(
+                parsed.matches(&subject(moment), at(0)),
+                holds,
+                "{filter}, {moment}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_meets_no_comparison() {
+        let nothing = Subject {
+            last_seen: None,
+            certificate_end: None,
+            user_name: String::new(),
+            ..subject(0)
+        };
+        for field in [
+            "os.name",
+            "user.name",
+            "device.last_seen_days_ago",
+            "certificate.days_left",
+            "os.version",
+            "compliance[\"CIS\"]",
+        ] {
+            let value = match field {
+                "os.version" => "v\"1\"",
+                name if name.contains("days") => "1",
+                name if name.contains("compliance") => "\"error\"",
+                _ => "\"a\"",
+            };
+            for (filter, holds) in [
+                (format!("{field} == {value}"), false),
+                (format!("{field} != {value}"), false),
+                (format!("{field} in [{value}]"), false),
+                (format!("!({field} == {value})"), true),
+                (format!("!({field} != {value})"), true),
+                (format!("{field} == null"), true),
+                (format!("{field} != null"), false),
+            ] {
+                let parsed: Filter = filter.parse().expect("a filter");
+                assert_eq!(parsed.matches(&nothing, at(0)), holds, "{filter}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Who does not cross a boundary between two moments is meant at both or at neither.
+        #[test]
+        fn only_who_crosses_a_boundary_changes(
+            field in prop_oneof![
+                Just("device.enrolled_days_ago"),
+                Just("device.last_seen_days_ago"),
+                Just("certificate.days_left"),
+            ],
+            sign in prop_oneof![
+                Just("=="), Just("!="), Just("<"), Just("<="), Just(">"), Just(">="),
+            ],
+            days in -3_i64..4,
+            moment in -4_i64..5,
+            shift in -2_i64..3,
+            from in -2_i64..3,
+            length in -3_i64..4,
+        ) {
+            let filter: Filter = format!("{field} {sign} {days}").parse().expect("a filter");
+            let moment = moment * DAY_MILLISECONDS + shift;
+            let to = from + length * DAY_MILLISECONDS + shift;
+            let device = subject(moment);
+            let crosses = filter.boundaries().into_iter().any(|boundary| {
+                let (first, last) = boundary.crossed(from, to);
+                (first..=last).contains(&moment)
+            });
+            let (before, after) = (filter.matches(&device, at(from)), filter.matches(&device, at(to)));
+            prop_assert!(before == after || crosses, "{before} {after}");
+        }
+    }
 }

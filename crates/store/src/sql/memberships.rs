@@ -640,13 +640,12 @@ async fn reachable(db: &mut DbConnection, boundary: Boundary, from: i64, to: i64
         return Ok(to);
     };
     let moment: i64 = row.try_get("moment")?;
-    // The moment at which it is crossed; at least one step, whatever crosses it at once.
-    let (first, _) = boundary.crossed(from, from);
-    let crossed = from + (moment - first);
+    // At least one step, whatever crosses it at once.
+    let crossed = boundary.crossed_at(moment);
     Ok(if to > from {
         crossed.clamp(from + 1, to)
     } else {
-        crossed.clamp(to, from - 1)
+        (crossed - 1).clamp(to, from - 1)
     })
 }
 

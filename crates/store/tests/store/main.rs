@@ -14,6 +14,7 @@ use store::*;
 mod contract;
 mod fleet;
 mod identity;
+mod memberships;
 
 /// A database of a test's own.
 struct Place {
@@ -84,4 +85,11 @@ store_contract!(
     merged_records_are_read_from_the_one_that_stays,
     what_was_deleted_is_forgotten_and_the_log_still_holds,
     much_is_forgotten_in_steps,
+    rules_choose_members,
+    rules_that_cannot_hold_are_refused,
+    what_happens_to_a_device_changes_its_memberships_alone,
+    memberships_change_with_time_and_without_an_event,
+    last_seen_times_change_memberships,
+    an_evaluation_goes_in_steps_and_begins_anew_when_rules_change,
+    a_preview_counts_and_shows_the_first,
 );
