@@ -75,3 +75,30 @@ impl Database {
         Ok(Self { writer, readers })
     }
 }
+
+/// A database of a test's own, and what a plan looks like.
+#[cfg(test)]
+mod testing {
+    use std::sync::OnceLock;
+
+    use acceptance::postgres::Postgres;
+
+    use super::Database;
+
+    pub(super) const EXPLAIN: &str = "EXPLAIN ";
+    pub(super) const PLAN_COLUMN: &str = "QUERY PLAN";
+    /// Small tables are read whole, whatever indexes they have: here the plan of large ones counts.
+    pub(super) const BEFORE_PLANS: &str = "SET enable_seqscan = off";
+
+    pub(super) async fn database() -> (Database, ()) {
+        static SERVER: OnceLock<Postgres> = OnceLock::new();
+        let server = SERVER.get_or_init(|| Postgres::start().expect("a PostgreSQL server"));
+        let url = server.database().expect("a database");
+        (Database::open(&url).await.expect("opens"), ())
+    }
+
+    /// True for a line of a plan that reads a whole table.
+    pub(super) fn reads_all(line: &str) -> bool {
+        line.contains("Seq Scan")
+    }
+}

@@ -334,7 +334,10 @@ async fn closed(
 
 /// Why a baseline cannot be deployed to a collection: its members would be chosen by what that
 /// deployment finds out.
-#[expect(dead_code, reason = "asked when a deployment is made")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "asked when a deployment is made")
+)]
 pub(super) async fn refuse_deployment(
     db: &mut DbConnection,
     baseline: &domain::BaselineName,
@@ -564,5 +567,5 @@ fn percent(reached: &[u8]) -> u8 {
         [first, second, ..] => u32::from(*first) << 8 | u32::from(*second),
         _ => 0,
     };
-    u8::try_from(place * 100 >> 16).unwrap_or(99)
+    u8::try_from((place * 100) >> 16).unwrap_or(99)
 }

@@ -107,6 +107,21 @@ pub(super) async fn mark_due(
     Ok(())
 }
 
+/// How a baseline stands on devices changed: where that decides about members, they are due.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "told when results are recorded")
+)]
+pub(super) async fn compliance_changed(
+    db: &mut DbConnection,
+    devices: impl IntoIterator<Item = DeviceId>,
+) -> Result<()> {
+    match collections(db).await?.asked_deployments().is_empty() {
+        true => Ok(()),
+        false => mark_due(db, devices).await,
+    }
+}
+
 /// Takes the right to change rules and memberships until the transaction's end. Returns the moment
 /// for which memberships hold, which begins with the first one that asks.
 pub(super) async fn hold(db: &mut DbConnection, at: Timestamp) -> Result<Timestamp> {
@@ -272,15 +287,8 @@ async fn subjects(
     db: &mut DbConnection,
     devices: &[DeviceId],
 ) -> Result<BTreeMap<DeviceId, Subject>> {
-    let mut query = QueryBuilder::<Db>::new(
-        "SELECT d.id, d.state, d.user_name, d.facts, d.enrolled_at, s.at AS last_seen, ",
-    );
-    query.push(CERTIFICATE_END).push(
-        " AS certificate_end FROM device d LEFT JOIN device_seen s ON s.device = d.id \
-         WHERE d.id IN (",
-    );
-    push_devices(&mut query, devices);
-    query.push(")");
+    let mut query = QueryBuilder::<Db>::default();
+    push_subjects(&mut query, devices);
     let rows = query.build().fetch_all(db).await?;
     rows.iter()
         .map(|row| {
@@ -298,22 +306,39 @@ async fn subjects(
         .collect()
 }
 
+fn push_subjects(query: &mut QueryBuilder<Db>, devices: &[DeviceId]) {
+    query
+        .push("SELECT d.id, d.state, d.user_name, d.facts, d.enrolled_at, s.at AS last_seen, ")
+        .push(CERTIFICATE_END)
+        .push(
+            " AS certificate_end FROM device d LEFT JOIN device_seen s ON s.device = d.id \
+             WHERE d.id IN (",
+        );
+    push_devices(query, devices);
+    query.push(")");
+}
+
 /// The collections that devices have in a table, by device.
 async fn of_devices(
     db: &mut DbConnection,
     table: &str,
     devices: &[DeviceId],
 ) -> Result<BTreeMap<DeviceId, BTreeSet<i64>>> {
-    let mut query = QueryBuilder::<Db>::new("SELECT collection, device FROM ");
-    query.push(table).push(" WHERE device IN (");
-    push_devices(&mut query, devices);
-    query.push(")");
+    let mut query = QueryBuilder::<Db>::default();
+    push_of_devices(&mut query, table, devices);
     let rows = query.build().fetch_all(db).await?;
     let mut found: BTreeMap<DeviceId, BTreeSet<i64>> = BTreeMap::new();
     for (collection, device) in pairs(&rows)? {
         found.entry(device).or_default().insert(collection);
     }
     Ok(found)
+}
+
+fn push_of_devices(query: &mut QueryBuilder<Db>, table: &str, devices: &[DeviceId]) {
+    query.push("SELECT collection, device FROM ").push(table);
+    query.push(" WHERE device IN (");
+    push_devices(query, devices);
+    query.push(")");
 }
 
 /// How deployments stand on devices.
@@ -678,3 +703,7 @@ fn push_crossing(query: &mut QueryBuilder<Db>, boundary: Boundary, from: i64, to
         .push(" <= ")
         .push_bind(last);
 }
+
+#[cfg(test)]
+#[path = "memberships_tests.rs"]
+mod tests;

@@ -477,7 +477,17 @@ impl Reads for Database {
 /// Which of the seen devices were not seen for a day or more, or never: their days since then change
 /// now. Those of the others stay at none.
 async fn returned(db: &mut DbConnection, seen: &[(DeviceId, Timestamp)]) -> Result<Vec<DeviceId>> {
-    let mut query = QueryBuilder::<Db>::new("SELECT v.column1 AS device FROM (");
+    if seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<Db>::default();
+    push_returned(&mut query, seen);
+    let rows = query.build().fetch_all(db).await?;
+    rows.iter().map(|row| device_id(row, "device")).collect()
+}
+
+pub(super) fn push_returned(query: &mut QueryBuilder<Db>, seen: &[(DeviceId, Timestamp)]) {
+    query.push("SELECT v.column1 AS device FROM (");
     query.push_values(seen, |mut row, (device, at)| {
         row.push_bind(device.as_bytes().to_vec())
             .push_bind(at.as_millisecond() - DAY_MILLISECONDS);
@@ -486,8 +496,6 @@ async fn returned(db: &mut DbConnection, seen: &[(DeviceId, Timestamp)]) -> Resu
         ") AS v WHERE NOT EXISTS (SELECT 1 FROM device_seen s \
          WHERE s.device = v.column1 AND s.at > v.column2)",
     );
-    let rows = query.build().fetch_all(db).await?;
-    rows.iter().map(|row| device_id(row, "device")).collect()
 }
 
 pub(super) fn page<T>(

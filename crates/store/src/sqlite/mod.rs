@@ -79,3 +79,25 @@ impl Database {
 fn options_of_pool() -> SqlitePoolOptions {
     SqlitePoolOptions::new().test_before_acquire(false)
 }
+
+/// A database of a test's own, and what a plan looks like.
+#[cfg(test)]
+mod testing {
+    use super::Database;
+
+    pub(super) const EXPLAIN: &str = "EXPLAIN QUERY PLAN ";
+    pub(super) const PLAN_COLUMN: &str = "detail";
+    pub(super) const BEFORE_PLANS: &str = "SELECT 1";
+
+    pub(super) async fn database() -> (Database, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let database = Database::open(&folder.path().join("site.db")).await;
+        (database.expect("opens"), folder)
+    }
+
+    /// True for a line of a plan that reads a whole table.
+    pub(super) fn reads_all(line: &str) -> bool {
+        // Not a list of values, nor a query inside, whose own line follows.
+        line.starts_with("SCAN ") && !line.starts_with("SCAN v") && !line.contains("CONSTANT")
+    }
+}
