@@ -1,6 +1,6 @@
 //! The typed client of the API: what the administrator's command line talks through.
 
-use domain::{CollectionName, DeviceId, Period, RevocationReason, SerialNumber};
+use domain::{CollectionName, CollectionRules, DeviceId, Period, RevocationReason, SerialNumber};
 use protocol::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -182,6 +182,24 @@ impl ApiClient {
     pub async fn create_collection(&self, new: &NewCollection) -> Result<CollectionDetail> {
         self.ask(Method::POST, "/api/v1/collections", Some(new))
             .await
+    }
+
+    pub async fn set_collection_rules(
+        &self,
+        name: &CollectionName,
+        rules: &CollectionRules,
+    ) -> Result<CollectionDetail> {
+        self.ask(Method::PUT, &collection_path(name, "/rules"), Some(rules))
+            .await
+    }
+
+    pub async fn preview_collection(&self, preview: &NewPreview) -> Result<Preview> {
+        self.ask(Method::POST, "/api/v1/collection-preview", Some(preview))
+            .await
+    }
+
+    pub async fn collection_fields(&self) -> Result<Vec<FilterField>> {
+        self.get("/api/v1/collection-fields", &()).await
     }
 
     pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {

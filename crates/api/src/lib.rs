@@ -12,7 +12,7 @@ pub use server::{ROUTES, Route, routes};
 pub use types::{
     AlertDetail, AlertQuery, AllowRenewal, AuditEntry, CertificateDetail, CertificateQuery,
     CertificateSummary, Changed, ClockDetail, CollectionDetail, ConflictingDevice, CrlDetail,
-    DeviceConflict, DeviceDetail, DeviceQuery, Devices, KeepBoth, List, Merge, NewCollection,
-    NewRenewalWindow, NewUser, PageQuery, Password, RenewalAllowed, RenewalWindow,
-    RenewalWindowDetail, Revoke, Revoked, User,
+    DeviceConflict, DeviceDetail, DeviceQuery, Devices, FilterField, KeepBoth, List, Merge,
+    NewCollection, NewPreview, NewRenewalWindow, NewUser, PageQuery, Password, Preview,
+    RenewalAllowed, RenewalWindow, RenewalWindowDetail, Revoke, Revoked, User,
 };

@@ -124,6 +124,18 @@ pub const ROUTES: &[Route] = &[
         Some(Action::ManageCollections),
     ),
     route(
+        "PUT",
+        "/api/v1/collections/{name}/rules",
+        Some(Action::ManageCollections),
+    ),
+    // This one takes ReadDevices as well.
+    route(
+        "POST",
+        "/api/v1/collection-preview",
+        Some(Action::ReadCollections),
+    ),
+    route("GET", "/api/v1/collection-fields", None),
+    route(
         "GET",
         "/api/v1/collections/{name}/members",
         Some(Action::ReadCollections),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{
-    CertificateState, CollectionName, DeviceState, ExplanationUrl, Period, Pin, RevocationReason,
-    SerialNumber, Timestamp,
+    CertificateState, CollectionName, DeviceState, ExplanationUrl, Filter, Period, Pin,
+    RevocationReason, SerialNumber, Timestamp,
 };
 use transport::ServerAddress;
 
@@ -165,7 +165,7 @@ pub enum Administer {
         #[command(flatten)]
         format: Format,
     },
-    /// Collections: groups of devices that you name
+    /// Collections: groups of devices, named or found by rules
     Collection {
         #[command(subcommand)]
         command: Collection,
@@ -355,22 +355,66 @@ pub enum Crl {
 
 #[derive(Subcommand)]
 pub enum Collection {
-    /// Make an empty collection
-    Create { name: CollectionName },
+    /// Make a collection
+    ///
+    /// Without a query and inclusions it has the devices that you add. Its limiting collection is All
+    /// Devices when you do not say another one.
+    #[command(after_help = QUERY_HELP)]
+    Create {
+        name: CollectionName,
+        /// Its limiting collection: only members of that one become members.
+        #[arg(long, value_name = "COLLECTION")]
+        limit_to: Option<CollectionName>,
+        /// Devices that this means become members.
+        #[arg(long, value_name = "EXPR")]
+        query: Option<Filter>,
+        /// Members of that collection become members (can be repeated).
+        #[arg(long, value_name = "COLLECTION")]
+        include: Vec<CollectionName>,
+        /// Members of that collection are no members, whatever else makes them so (can be repeated).
+        #[arg(long, value_name = "COLLECTION")]
+        exclude: Vec<CollectionName>,
+    },
+    /// Change a collection's rules; what you do not say stays
+    ///
+    /// Its members, and those of collections that depend on it, are found in the background: `collection
+    /// show` tells how far that is.
+    #[command(after_help = QUERY_HELP)]
+    Set {
+        name: CollectionName,
+        #[command(flatten)]
+        changes: RuleChanges,
+    },
     /// List collections
     List,
-    /// Show a collection and its members
+    /// Show a collection, its rules and its members
+    #[command(visible_alias = "rules")]
     Show { name: CollectionName },
+    /// List a collection's members
+    Members { name: CollectionName },
+    /// Count whom a query means, and show the first ones, without saving it
+    #[command(after_help = QUERY_HELP)]
+    Preview {
+        #[arg(long, value_name = "EXPR")]
+        query: Filter,
+        /// Among the members of that collection (default: All Devices).
+        #[arg(long, value_name = "COLLECTION")]
+        limit_to: Option<CollectionName>,
+    },
+    /// List what a query can ask for
+    Fields,
     /// Add devices to a collection
     ///
-    /// Devices that are members already stay. When one is unknown, it is named, and none of its
+    /// Devices that were added already stay. When one is unknown, it is named, and none of its
     /// request (1,000 devices) is added: mend the list and repeat.
     Add {
         name: CollectionName,
         #[command(flatten)]
         devices: DeviceList,
     },
-    /// Remove devices from a collection; the devices stay
+    /// Remove devices that were added to a collection; the devices stay
+    ///
+    /// Devices that are members by a query or an included collection stay members.
     Remove {
         name: CollectionName,
         #[command(flatten)]
@@ -378,6 +422,39 @@ pub enum Collection {
     },
     /// Delete a collection; its devices stay
     Delete { name: CollectionName },
+}
+
+const QUERY_HELP: &str = r#"A query compares fields:
+  'os.name == "macOS" && os.version < v"14.4"'
+  'certificate.days_left < 45 && !(user.name in ["ann", "bob"])'
+  'device.last_seen_days_ago >= 30 || device.last_seen_days_ago == null'
+`perennial collection fields` lists the fields; docs/filter-language.md has the grammar."#;
+
+/// What changes about a collection's rules.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct RuleChanges {
+    /// Another limiting collection.
+    #[arg(long, value_name = "COLLECTION")]
+    pub limit_to: Option<CollectionName>,
+    /// Another query.
+    #[arg(long, value_name = "EXPR", conflicts_with = "no_query")]
+    pub query: Option<Filter>,
+    /// No query any more.
+    #[arg(long)]
+    pub no_query: bool,
+    /// These collections are included, and no others (can be repeated).
+    #[arg(long, value_name = "COLLECTION", conflicts_with = "no_include")]
+    pub include: Vec<CollectionName>,
+    /// No collection is included any more.
+    #[arg(long)]
+    pub no_include: bool,
+    /// These collections are excluded, and no others (can be repeated).
+    #[arg(long, value_name = "COLLECTION", conflicts_with = "no_exclude")]
+    pub exclude: Vec<CollectionName>,
+    /// No collection is excluded any more.
+    #[arg(long)]
+    pub no_exclude: bool,
 }
 
 #[derive(Subcommand)]

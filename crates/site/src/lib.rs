@@ -23,6 +23,7 @@ mod exemptions;
 mod identity;
 mod leave;
 mod limits;
+mod memberships;
 mod peer;
 mod policy;
 mod proof;
@@ -49,10 +50,10 @@ pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
 pub use baselines::BaselineView;
 pub use clock_guard::{ClockStep, GuardedClock};
-pub use collections::MOST_MEMBERS_AT_ONCE;
 pub use commands::CommandView;
 pub use configuration_items::{ItemDifference, MOST_ITEM_BYTES};
 pub use deployments::DeploymentView;
+pub use collections::{MOST_MEMBERS_AT_ONCE, MembersChanged};
 pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate, Record};
 pub use error::Error;
@@ -62,9 +63,9 @@ pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
     Alert, AlertFilter, AuditEvent, AuditProof, Baseline, BaselineSummary, Certificate,
-    CertificateFilter, ClaimedDevice, Collection, Crl, DeploymentRecord, Device, DeviceConflict,
-    DeviceFilter, Exemption, ExemptionFilter, Item, ItemRevision, NewExemption, Page, RenewalOrder,
-    RenewalProgress, RevisionSummary,
+    CertificateFilter, ClaimedDevice, Collection, CollectionPreview, Crl, DeploymentRecord, Device,
+    DeviceConflict, DeviceFilter, Exemption, ExemptionFilter, Item, ItemRevision, NewExemption,
+    Page, RenewalOrder, RenewalProgress, RevisionSummary,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -167,7 +168,8 @@ impl Site {
                 self.write_checkpoints(),
                 self.keep_moment(),
                 self.watch_clock(),
-                self.purge_deleted()
+                self.purge_deleted(),
+                self.keep_memberships()
             )
         };
         tokio::select! {
@@ -274,6 +276,10 @@ impl From<Conflict> for Error {
             | Conflict::MergeInto(_)
             | Conflict::MergedElsewhere(..)
             | Conflict::UsedByRenewalWindow(_)
+            | Conflict::UsedByCollection(_)
+            | Conflict::BuiltIn(_)
+            | Conflict::CollectionCircle(_)
+            | Conflict::ComplianceCircle { .. }
             | Conflict::RenewalWindows(_)
             | Conflict::UsedByBaseline(..)
             | Conflict::UsedByDeployment(..)

@@ -3,11 +3,11 @@
 
 use std::fmt;
 
-use domain::compliance::{BaselineName, NestingCycle};
+use domain::compliance::NestingCycle;
 use domain::{
-    AfterExpiry, AlertKind, CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition,
-    ExplanationUrl, KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp,
-    TokenDigest, TransitionRefused, Window,
+    AfterExpiry, AlertKind, BaselineName, CollectionName, CollectionRules, DeviceFacts, DeviceId,
+    DeviceState, DeviceTransition, ExplanationUrl, KeyDigest, RenewalScope, RevocationReason, Role,
+    SerialNumber, Timestamp, TokenDigest, TransitionRefused, Window,
 };
 use protocol::{BodyHash, CommandId, CommandResult, PolicyState};
 use serde_json::{Value, json};
@@ -156,12 +156,18 @@ pub enum Kind {
     Noted(Note),
     CreateCollection {
         name: CollectionName,
+        rules: CollectionRules,
+    },
+    /// Its members, and those of collections that depend on it, are worked out in the background.
+    SetCollectionRules {
+        name: CollectionName,
+        rules: CollectionRules,
     },
     /// Its devices stay what they are.
     DeleteCollection {
         name: CollectionName,
     },
-    /// All of `devices` become members, or, when one of them is unknown, none.
+    /// All of `devices` are named as members, or, when one of them is unknown, none.
     AddMembers {
         collection: CollectionName,
         devices: Vec<DeviceId>,
@@ -217,6 +223,16 @@ pub enum Kind {
         deleted_until: Timestamp,
         expired_until: Timestamp,
     },
+    /// Works out the memberships of devices that something happened to: of no more than `most`.
+    EvaluateDevices {
+        most: u32,
+    },
+    /// Works out the members of collections whose rules changed: looks at no more than `most` devices.
+    EvaluateCollections {
+        most: u32,
+    },
+    /// Finds the devices whose memberships change because time went on until the change's moment.
+    SweepMemberships,
 }
 
 /// Rows of each kind that one [`Kind::PurgeDevices`] removes at most.
@@ -289,10 +305,14 @@ pub enum Applied {
     Revoked {
         certificates: u64,
     },
-    /// How many devices became members, or are members no more.
+    /// How many devices were named as members, or are named no more.
     Members {
         changed: u64,
+        /// How many of the named ones are no members all the same: beyond the limiting collection, or
+        /// in an excluded one.
+        outside: u64,
     },
+    Evaluated(Evaluated),
     /// The number that it got.
     Numbered(i64),
     /// The revision that a configuration item got, and the hash of what devices fetch.
@@ -310,6 +330,17 @@ pub struct Purged {
     pub certificates: u64,
     /// Entries of the audit log whose details were erased.
     pub entries: u64,
+    /// There may be more to do.
+    pub more: bool,
+}
+
+/// What one step of working out memberships did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evaluated {
+    /// Devices, about. Of a sweep: those that it found.
+    pub looked_at: u64,
+    pub joined: u64,
+    pub left: u64,
     /// There may be more to do.
     pub more: bool,
 }
@@ -357,12 +388,33 @@ pub enum Conflict {
     DeploymentTooLarge(i64, i64, &'static str),
     #[error("there are {0} {1} already, the most that there can be")]
     TooMany(i64, &'static str),
+    #[error("the collection is used by the collection `{0}`; change that first")]
+    UsedByCollection(CollectionName),
+    #[error("`{0}` is built in: nobody changes it")]
+    BuiltIn(CollectionName),
+    #[error("the collection's members would depend on themselves: {}", arrows(.0))]
+    CollectionCircle(Vec<CollectionName>),
+    #[error(
+        "the collection's members would come and go: they are chosen by how the baseline `{baseline}` stands, and it is deployed to them: {}",
+        arrows(path)
+    )]
+    ComplianceCircle {
+        baseline: BaselineName,
+        path: Vec<CollectionName>,
+    },
     #[error("a device cannot be merged into one that is {0}")]
     MergeInto(DeviceState),
     #[error("the device {0} was merged into {1} already")]
     MergedElsewhere(DeviceId, DeviceId),
     #[error("there are {0} renewal windows already, the most that there can be; remove old ones")]
     RenewalWindows(i64),
+}
+
+/// A circle: from the first one back to it.
+fn arrows(path: &[CollectionName]) -> String {
+    let names = path.iter().chain(path.first());
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    names.join(" → ")
 }
 
 /// What the audit log keeps of a change.
@@ -373,6 +425,22 @@ pub(crate) struct Entry {
 }
 
 impl Kind {
+    /// True when memberships may have to be worked out after it.
+    pub(crate) fn concerns_memberships(&self) -> bool {
+        matches!(
+            self,
+            Kind::Enroll { .. }
+                | Kind::UseCertificate { .. }
+                | Kind::ReportFacts { .. }
+                | Kind::Transition { .. }
+                | Kind::RevokeCertificate { .. }
+                | Kind::DeleteDevice { .. }
+                | Kind::CreateCollection { .. }
+                | Kind::SetCollectionRules { .. }
+                | Kind::DeleteCollection { .. }
+        )
+    }
+
     /// The audit entry, given what the change did; none when it did nothing worth one.
     pub(crate) fn entry(&self, applied: &Applied) -> Option<Entry> {
         if *applied == Applied::Unchanged {
@@ -499,7 +567,16 @@ impl Kind {
                 note.subject.clone(),
                 json!({ "detail": note.detail }),
             ),
-            Kind::CreateCollection { name } => ("collection-created", name.to_string(), json!({})),
+            Kind::CreateCollection { name, rules } => (
+                "collection-created",
+                name.to_string(),
+                json!({ "rules": rules }),
+            ),
+            Kind::SetCollectionRules { name, rules } => (
+                "collection-rules-set",
+                name.to_string(),
+                json!({ "rules": rules }),
+            ),
             Kind::DeleteCollection { name } => ("collection-deleted", name.to_string(), json!({})),
             Kind::AddMembers {
                 collection,
@@ -534,6 +611,10 @@ impl Kind {
             Kind::RemoveRenewalWindow { number } => {
                 ("renewal-window-removed", number.to_string(), json!({}))
             }
+            // What follows from rules, devices and time is no decision of anybody.
+            Kind::EvaluateDevices { .. }
+            | Kind::EvaluateCollections { .. }
+            | Kind::SweepMemberships => return None,
             Kind::MergeDevices { from, into } => (
                 "device-merged",
                 from.to_string(),

@@ -23,14 +23,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    CollectionName, DeviceId, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
+    CollectionName, DeviceId, Filter, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
     TokenDigest,
 };
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
-    Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
-    PURGED_AT_ONCE, Purged,
+    Actor, Applied, Change, Conflict, Evaluated, Kind, NewAccount, NewCertificate, NewDevice,
+    NewToken, Note, PURGED_AT_ONCE, Purged,
 };
 pub use compliance::{
     Baseline, BaselineSummary, Command, DeployedBodies, DeploymentRecord, Exemption,
@@ -40,8 +40,9 @@ pub use compliance::{
 };
 pub use model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint,
-    ClaimedDevice, Collection, Crl, Device, DeviceConflict, DeviceFilter, OrderedWindow, Page,
-    RenewalOrder, RenewalProgress, Revocation, Segment, Standing, Token, Usage,
+    ClaimedDevice, Collection, CollectionPreview, Crl, Device, DeviceConflict, DeviceFilter,
+    MembershipWork, OrderedWindow, Page, RenewalOrder, RenewalProgress, Revocation, Segment,
+    Standing, Token, Usage,
 };
 
 /// Where the records live.
@@ -144,7 +145,14 @@ impl Store {
     /// # Errors
     /// When the database failed.
     pub async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable> {
-        self.reads.record_seen(seen).await
+        self.reads.record_seen(seen).await?;
+        self.writer.memberships.notify_one();
+        Ok(())
+    }
+
+    /// Waits until this node wrote something after which memberships may have to be worked out.
+    pub async fn memberships_concerned(&self) {
+        self.writer.memberships.notified().await;
     }
 
     /// Stores a signed checkpoint over all audit chains.
@@ -275,6 +283,17 @@ pub trait ReadCollections {
         after: Option<DeviceId>,
         limit: u32,
     ) -> Result<Page<Device>, Unavailable>;
+    /// Whom a filter means among the members of a collection: looks at every device. None when there
+    /// is no such collection.
+    async fn preview(
+        &self,
+        filter: &Filter,
+        limited_to: &CollectionName,
+        at: Timestamp,
+        limit: u32,
+    ) -> Result<Option<CollectionPreview>, Unavailable>;
+    /// What there is to do about memberships.
+    async fn membership_work(&self) -> Result<MembershipWork, Unavailable>;
 }
 
 /// The queries about administrators' orders to renew: a part of [`Reads`].

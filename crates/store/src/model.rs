@@ -1,8 +1,10 @@
 //! Records as they are read.
 
+use std::collections::BTreeSet;
+
 use domain::{
-    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, HardwareUuid,
-    KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, Window,
+    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, Filter,
+    HardwareUuid, KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, Window,
 };
 use protocol::PolicyState;
 use serde_json::Value;
@@ -160,12 +162,41 @@ pub struct Usage {
     pub issued: i64,
 }
 
-/// A group of devices.
+/// A group of devices, and what chooses its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collection {
     pub name: CollectionName,
-    pub created_at: Timestamp,
+    /// None for the built-ins.
+    pub created_at: Option<Timestamp>,
     pub members: i64,
+    /// How many devices administrators named (direct rules).
+    pub named: i64,
+    /// None for two of the built-ins.
+    pub limited_to: Option<CollectionName>,
+    pub query: Option<Filter>,
+    pub include: BTreeSet<CollectionName>,
+    pub exclude: BTreeSet<CollectionName>,
+    /// While its members are worked out: how many of a hundred devices were looked at.
+    pub evaluated: Option<u8>,
+}
+
+/// Whom a query means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollectionPreview {
+    pub devices: i64,
+    /// The first few by their names.
+    pub first: Vec<Device>,
+}
+
+/// What there is to do about memberships.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MembershipWork {
+    /// The moment for which memberships hold that change with time.
+    pub swept_until: Timestamp,
+    /// Something happened to devices.
+    pub devices: bool,
+    /// Something happened to rules.
+    pub collections: bool,
 }
 
 /// An administrator's order about when certificates are renewed.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{Rng, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Unavailable;
 use crate::audit;
@@ -45,14 +45,18 @@ const QUEUE: usize = 4_096;
 #[derive(Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Request>,
+    /// Something was written after which memberships may have to be worked out.
+    pub(crate) memberships: Arc<Notify>,
 }
 
 impl Writer {
     /// Starts the writer's task. It ends when the last handle is dropped.
     pub(crate) fn start(backend: Arc<dyn Backend>, node: String, rng: Arc<dyn Rng>) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
-        tokio::spawn(run(backend, requests, Chain::new(node, rng)));
-        Self { queue }
+        let memberships = Arc::new(Notify::new());
+        let chain = Chain::new(node, rng);
+        tokio::spawn(run(backend, requests, chain, memberships.clone()));
+        Self { queue, memberships }
     }
 
     pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<Outcomes, Unavailable> {
@@ -69,7 +73,12 @@ impl Writer {
     }
 }
 
-async fn run(backend: Arc<dyn Backend>, mut requests: mpsc::Receiver<Request>, mut chain: Chain) {
+async fn run(
+    backend: Arc<dyn Backend>,
+    mut requests: mpsc::Receiver<Request>,
+    mut chain: Chain,
+    memberships: Arc<Notify>,
+) {
     while let Some(first) = requests.recv().await {
         let mut count = first.changes.len();
         let mut batch = vec![first];
@@ -88,6 +97,12 @@ async fn run(backend: Arc<dyn Backend>, mut requests: mpsc::Receiver<Request>, m
             Ok(outcomes) => {
                 metrics::counter!("store_commits_total").increment(1);
                 metrics::counter!("store_changes_total").increment(count as u64);
+                if changes
+                    .iter()
+                    .any(|change| change.kind.concerns_memberships())
+                {
+                    memberships.notify_one();
+                }
                 let mut outcomes = outcomes.into_iter();
                 for (count, reply) in replies {
                     // A caller that went away has lost only its answer.

@@ -145,6 +145,7 @@ async fn every_route_as_every_principal() {
             "/api/v1/renewal-windows" => {
                 r#"{"scope":{"device":"00000000-0000-8000-8000-000000000001"}}"#
             }
+            "/api/v1/collection-preview" => r#"{"query":"os.name == \"macOS\""}"#,
             path if path.contains("/members/") => {
                 r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#
             }
@@ -270,6 +271,27 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             r#"{"name":"a\nb"}"#,
             422,
             "none of them a control character",
+        ),
+        (
+            "POST",
+            "/api/v1/collections",
+            r#"{"name":"a","rules":{"query":"os.nme == \"macOS\""}}"#,
+            422,
+            "at character 1: there is no field `os.nme`; did you mean `os.name`?",
+        ),
+        (
+            "POST",
+            "/api/v1/collection-preview",
+            r#"{"query":"os.name == \"macOS\"","limited_to":"Zoo"}"#,
+            404,
+            "there is no collection `Zoo`",
+        ),
+        (
+            "PUT",
+            "/api/v1/collections/Obsolete/rules",
+            "{}",
+            409,
+            "is built in",
         ),
         (
             "GET",

@@ -16,8 +16,12 @@ mod commands;
 mod compliance;
 #[path = "../sql/compliance_reads.rs"]
 mod compliance_reads;
+#[path = "../sql/filters.rs"]
+mod filters;
 #[path = "../sql/identity.rs"]
 mod identity;
+#[path = "../sql/memberships.rs"]
+mod memberships;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
@@ -26,6 +30,7 @@ mod renewal_orders;
 mod writes;
 
 type Db = sqlx::Postgres;
+type DbPool = PgPool;
 type DbConnection = PgConnection;
 type DbRow = PgRow;
 
@@ -37,6 +42,8 @@ const LOCK_DEVICE_ROWS: &str = " FOR SHARE OF d";
 const LOCK_ROW: &str = " FOR UPDATE";
 /// What is used does not end meanwhile.
 const SHARE_ROW: &str = " FOR SHARE";
+/// What another node works on is left to it.
+const LOCK_ROW_UNLESS_TAKEN: &str = " FOR UPDATE SKIP LOCKED";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "encode(c.serial, 'hex')";
 /// Numbers of deployments `p` with commas between them.
@@ -68,10 +75,38 @@ impl Database {
             .connect_with(connection.clone())
             .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
+        collections::keep_built_ins(&writer).await?;
         let readers = options()
             .max_connections(8)
             .connect_with(connection)
             .await?;
         Ok(Self { writer, readers })
+    }
+}
+
+/// A database of a test's own, and what a plan looks like.
+#[cfg(test)]
+mod testing {
+    use std::sync::OnceLock;
+
+    use acceptance::postgres::Postgres;
+
+    use super::Database;
+
+    pub(super) const EXPLAIN: &str = "EXPLAIN ";
+    pub(super) const PLAN_COLUMN: &str = "QUERY PLAN";
+    /// Small tables are read whole, whatever indexes they have: here the plan of large ones counts.
+    pub(super) const BEFORE_PLANS: &str = "SET enable_seqscan = off";
+
+    pub(super) async fn database() -> (Database, ()) {
+        static SERVER: OnceLock<Postgres> = OnceLock::new();
+        let server = SERVER.get_or_init(|| Postgres::start().expect("a PostgreSQL server"));
+        let url = server.database().expect("a database");
+        (Database::open(&url).await.expect("opens"), ())
+    }
+
+    /// True for a line of a plan that reads a whole table.
+    pub(super) fn reads_all(line: &str) -> bool {
+        line.contains("Seq Scan")
     }
 }

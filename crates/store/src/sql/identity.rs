@@ -6,6 +6,7 @@ use domain::{DeviceId, DeviceState, DeviceTransition, HardwareUuid, RevocationRe
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
+use super::memberships::{evaluate_devices, hold, leave, mark_due};
 use super::reads::{
     DEVICE, EVENT, MOST, after_event, corrupt, device, device_id, event, event_cursor, no_cursor,
     optional_device_id, page, time, word,
@@ -192,11 +193,12 @@ pub(super) async fn merge(
     if let Err(refused) = from_state.after(DeviceTransition::Supersede) {
         return Ok(Err(refused.into()));
     }
+    let held = hold(db, at).await?;
     for sql in [
         "UPDATE device SET state = 'obsolete', successor = $2 WHERE id = $1",
-        "INSERT INTO membership (collection, device) SELECT m.collection, $2 FROM membership m \
-         WHERE m.device = $1 ON CONFLICT DO NOTHING",
         "UPDATE exemption SET device = $2 WHERE device = $1",
+        "INSERT INTO collection_direct (collection, device) SELECT n.collection, $2 \
+         FROM collection_direct n WHERE n.device = $1 ON CONFLICT DO NOTHING",
     ] {
         sqlx::query(sql)
             .bind(from.as_bytes().to_vec())
@@ -204,11 +206,12 @@ pub(super) async fn merge(
             .execute(&mut *db)
             .await?;
     }
-    sqlx::query("DELETE FROM membership WHERE device = $1")
+    sqlx::query("DELETE FROM collection_direct WHERE device = $1")
         .bind(from.as_bytes().to_vec())
         .execute(&mut *db)
         .await?;
     let certificates = revoke_all(db, from, RevocationReason::Superseded, at).await?;
+    evaluate_devices(db, &[from, into], held).await?;
     Ok(Ok(Applied::Revoked { certificates }))
 }
 
@@ -263,6 +266,7 @@ pub(super) async fn delete(
     }
     let mut deleted = 0;
     let mut certificates = 0;
+    mark_due(db, devices.iter().copied()).await?;
     for device in devices {
         // The update takes the row's lock: an issue that is under way finishes first, and is then
         // seen.
@@ -299,6 +303,7 @@ pub(super) async fn purge(
     db: &mut DbConnection,
     deleted_until: Timestamp,
     expired_until: Timestamp,
+    at: Timestamp,
 ) -> Result<Outcome> {
     let mut purged = Purged::default();
     let sql = "SELECT id FROM device WHERE deleted_at IS NOT NULL AND deleted_at <= $1 \
@@ -323,6 +328,7 @@ pub(super) async fn purge(
             purged.more = true;
             return Ok(Ok(Applied::Purged(purged)));
         }
+        hold(db, at).await?;
         purged.devices = remove_devices(db, &devices).await?;
         purged.more = devices.len() as i64 == DEVICES_AT_ONCE;
     }
@@ -424,9 +430,16 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
     push_devices(&mut query, devices);
     query.push(") ON CONFLICT DO NOTHING");
     query.build().execute(&mut *db).await?;
+    leave(db, |query| {
+        query.push("device IN (");
+        push_devices(query, devices);
+        query.push(")");
+    })
+    .await?;
     for sql in [
         "DELETE FROM device_seen WHERE device IN (",
-        "DELETE FROM membership WHERE device IN (",
+        "DELETE FROM collection_direct WHERE device IN (",
+        "DELETE FROM membership_due WHERE device IN (",
         "DELETE FROM device_distinct WHERE a IN (",
         "DELETE FROM device_distinct WHERE b IN (",
         "DELETE FROM renewal_order WHERE device IN (",

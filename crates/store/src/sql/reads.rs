@@ -1,13 +1,15 @@
 //! The queries. Compiled once for each database: `super` says which.
 
 use async_trait::async_trait;
+use domain::filter::DAY_MILLISECONDS;
 use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
 use protocol::PolicyState;
-use sqlx::{QueryBuilder, Row};
+use sqlx::{Connection, QueryBuilder, Row};
 
 use super::compliance_reads::{policy_place, version};
+use super::memberships::mark_due;
 use super::renewal_orders::{ORDER_OF_CERTIFICATE, ordered};
-use super::{DEPLOYMENT_NUMBERS, Database, Db, DbRow};
+use super::{BEGIN, DEPLOYMENT_NUMBERS, Database, Db, DbConnection, DbRow};
 use crate::audit::Head;
 use crate::model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
@@ -461,6 +463,9 @@ impl Reads for Database {
 
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<()> {
         for chunk in seen.chunks(5_000) {
+            let mut connection = self.writer.acquire().await?;
+            let mut transaction = connection.begin_with(BEGIN).await?;
+            let returned = returned(&mut transaction, chunk).await?;
             let mut query = QueryBuilder::<Db>::new("INSERT INTO device_seen (device, at) ");
             query.push_values(chunk, |mut row, (device, at)| {
                 row.push_bind(device.as_bytes().to_vec())
@@ -469,7 +474,9 @@ impl Reads for Database {
             query.push(
                 " ON CONFLICT (device) DO UPDATE SET at = excluded.at WHERE device_seen.at < excluded.at",
             );
-            query.build().execute(&self.writer).await?;
+            query.build().execute(&mut *transaction).await?;
+            mark_due(&mut transaction, returned).await?;
+            transaction.commit().await?;
         }
         Ok(())
     }
@@ -489,6 +496,30 @@ impl Reads for Database {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Which of the seen devices were not seen for a day or more, or never: their days since then change
+/// now. Those of the others stay at none.
+async fn returned(db: &mut DbConnection, seen: &[(DeviceId, Timestamp)]) -> Result<Vec<DeviceId>> {
+    if seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<Db>::default();
+    push_returned(&mut query, seen);
+    let rows = query.build().fetch_all(db).await?;
+    rows.iter().map(|row| device_id(row, "device")).collect()
+}
+
+pub(super) fn push_returned(query: &mut QueryBuilder<Db>, seen: &[(DeviceId, Timestamp)]) {
+    query.push("SELECT v.column1 AS device FROM (");
+    query.push_values(seen, |mut row, (device, at)| {
+        row.push_bind(device.as_bytes().to_vec())
+            .push_bind(at.as_millisecond() - DAY_MILLISECONDS);
+    });
+    query.push(
+        ") AS v WHERE NOT EXISTS (SELECT 1 FROM device_seen s \
+         WHERE s.device = v.column1 AND s.at > v.column2)",
+    );
 }
 
 pub(super) fn page<T>(
@@ -683,6 +714,6 @@ fn key(row: &DbRow) -> Result<KeyDigest> {
     KeyDigest::from_bytes(&row.try_get::<Vec<u8>, _>("key")?).map_err(corrupt)
 }
 
-fn facts(row: &DbRow) -> Result<DeviceFacts> {
+pub(super) fn facts(row: &DbRow) -> Result<DeviceFacts> {
     serde_json::from_str(row.try_get("facts")?).map_err(corrupt)
 }

@@ -3,6 +3,7 @@
 pub use super::compliance::*;
 pub use super::fleet::*;
 pub use super::identity::*;
+pub use super::memberships::*;
 use super::*;
 
 pub fn at(second: i64) -> Timestamp {

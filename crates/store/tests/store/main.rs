@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 use acceptance::postgres::Postgres;
 use clock::SystemRng;
 use domain::{
-    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState,
-    DeviceTransition, HardwareUuid, KeyDigest, Pin, RenewalScope, RevocationReason, Rng, Role,
-    SerialNumber, Timestamp, TokenDigest, Window,
+    AlertKind, BuiltInCollection, CertificateState, CollectionName, CollectionRules, DeviceFacts,
+    DeviceId, DeviceState, DeviceTransition, HardwareUuid, KeyDigest, Pin, RenewalScope,
+    RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest, Window,
 };
 use store::*;
 
@@ -15,6 +15,7 @@ mod compliance;
 mod contract;
 mod fleet;
 mod identity;
+mod memberships;
 
 /// A database of a test's own.
 struct Place {
@@ -95,4 +96,11 @@ store_contract!(
     exemptions_end_and_stay_in_the_records,
     a_command_is_for_one_device_and_done_once,
     what_a_device_says_of_its_policy_is_kept,
+    rules_choose_members,
+    rules_that_cannot_hold_are_refused,
+    what_happens_to_a_device_changes_its_memberships_alone,
+    memberships_change_with_time_and_without_an_event,
+    last_seen_times_change_memberships,
+    an_evaluation_goes_in_steps_and_begins_anew_when_rules_change,
+    a_preview_counts_and_shows_the_first,
 );

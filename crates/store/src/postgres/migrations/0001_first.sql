@@ -26,10 +26,18 @@ CREATE TABLE device (
     id BYTEA PRIMARY KEY,
     state TEXT NOT NULL,
     owner TEXT NOT NULL,
-    user_name TEXT NOT NULL,
+    user_name TEXT COLLATE "C" NOT NULL,
     enrolled_at BIGINT NOT NULL,
     host_name TEXT COLLATE "C" NOT NULL DEFAULT '',
     facts TEXT NOT NULL DEFAULT '{}',
+    -- Facts that filters compare; NULL where nothing was reported. Versions in a form that sorts.
+    model TEXT COLLATE "C",
+    os_name TEXT COLLATE "C",
+    os_release TEXT COLLATE "C",
+    os_version TEXT COLLATE "C",
+    agent_version TEXT COLLATE "C",
+    hardware_serial TEXT COLLATE "C",
+    trust_verified BIGINT,
     -- The record that took this one's place.
     successor BYTEA,
     -- The record that this one takes the place of, once it is used.
@@ -50,9 +58,11 @@ CREATE INDEX device_state ON device (state, host_name, id);
 CREATE INDEX device_successor ON device (successor) WHERE successor IS NOT NULL;
 CREATE INDEX device_hardware ON device (state, hardware_uuid, enrolled_at, id)
     WHERE hardware_uuid IS NOT NULL;
+CREATE INDEX device_enrolled ON device (enrolled_at);
 CREATE INDEX device_deleted ON device (deleted_at, id) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE device_seen (device BYTEA PRIMARY KEY, at BIGINT NOT NULL);
+CREATE INDEX device_seen_at ON device_seen (at);
 
 CREATE TABLE certificate (
     serial BYTEA PRIMARY KEY,
@@ -138,15 +148,54 @@ CREATE INDEX alert_device ON alert (device, number);
 CREATE TABLE collection (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name TEXT COLLATE "C" NOT NULL UNIQUE,
-    created_at BIGINT NOT NULL
+    -- NULL for the built-ins.
+    created_at BIGINT,
+    -- Only members of that collection become members; NULL for two of the built-ins.
+    limited_to BIGINT,
+    -- In the filter language.
+    query TEXT
 );
 
+-- Another collection whose members are members here, or are not: 1 or 0. The last one wins.
+CREATE TABLE collection_other (
+    collection BIGINT NOT NULL,
+    other BIGINT NOT NULL,
+    includes BIGINT NOT NULL,
+    PRIMARY KEY (collection, other, includes)
+);
+
+-- A device that an administrator named.
+CREATE TABLE collection_direct (
+    collection BIGINT NOT NULL,
+    device BYTEA NOT NULL,
+    PRIMARY KEY (collection, device)
+);
+CREATE INDEX collection_direct_device ON collection_direct (device, collection);
+
+-- What the rules come to: worked out, never written by hand.
 CREATE TABLE membership (
     collection BIGINT NOT NULL,
     device BYTEA NOT NULL,
     PRIMARY KEY (collection, device)
 );
 CREATE INDEX membership_device ON membership (device, collection);
+
+-- How many members a collection has. Written by whoever holds `membership_time`.
+CREATE TABLE membership_count (collection BIGINT PRIMARY KEY, members BIGINT NOT NULL);
+
+-- Devices that something happened to: their memberships are worked out anew.
+CREATE TABLE membership_due (device BYTEA PRIMARY KEY);
+
+-- Collections whose rules changed, or that are gone: all devices are looked at, up to one so far.
+CREATE TABLE membership_evaluation (
+    collection BIGINT PRIMARY KEY,
+    reached BYTEA NOT NULL
+);
+
+-- One row: the moment for which memberships hold that change with time. Whoever changes rules or
+-- works out memberships holds it.
+CREATE TABLE membership_time (one INTEGER PRIMARY KEY CHECK (one = 1), at BIGINT NOT NULL);
+INSERT INTO membership_time (one, at) VALUES (1, 0);
 
 -- An administrator's order: certificates of its scope that were issued before it are renewed in its
 -- window.

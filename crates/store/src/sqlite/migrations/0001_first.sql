@@ -30,6 +30,14 @@ CREATE TABLE device (
     enrolled_at BIGINT NOT NULL,
     host_name TEXT NOT NULL DEFAULT '',
     facts TEXT NOT NULL DEFAULT '{}',
+    -- Facts that filters compare; NULL where nothing was reported. Versions in a form that sorts.
+    model TEXT,
+    os_name TEXT,
+    os_release TEXT,
+    os_version TEXT,
+    agent_version TEXT,
+    hardware_serial TEXT,
+    trust_verified BIGINT,
     -- The record that took this one's place.
     successor BLOB,
     -- The record that this one takes the place of, once it is used.
@@ -50,9 +58,11 @@ CREATE INDEX device_state ON device (state, host_name, id);
 CREATE INDEX device_successor ON device (successor) WHERE successor IS NOT NULL;
 CREATE INDEX device_hardware ON device (state, hardware_uuid, enrolled_at, id)
     WHERE hardware_uuid IS NOT NULL;
+CREATE INDEX device_enrolled ON device (enrolled_at);
 CREATE INDEX device_deleted ON device (deleted_at, id) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE device_seen (device BLOB PRIMARY KEY, at BIGINT NOT NULL) WITHOUT ROWID;
+CREATE INDEX device_seen_at ON device_seen (at);
 
 CREATE TABLE certificate (
     serial BLOB PRIMARY KEY,
@@ -138,15 +148,54 @@ CREATE INDEX alert_device ON alert (device, number);
 CREATE TABLE collection (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
-    created_at BIGINT NOT NULL
+    -- NULL for the built-ins.
+    created_at BIGINT,
+    -- Only members of that collection become members; NULL for two of the built-ins.
+    limited_to BIGINT,
+    -- In the filter language.
+    query TEXT
 );
 
+-- Another collection whose members are members here, or are not: 1 or 0. The last one wins.
+CREATE TABLE collection_other (
+    collection BIGINT NOT NULL,
+    other BIGINT NOT NULL,
+    includes BIGINT NOT NULL,
+    PRIMARY KEY (collection, other, includes)
+) WITHOUT ROWID;
+
+-- A device that an administrator named.
+CREATE TABLE collection_direct (
+    collection BIGINT NOT NULL,
+    device BLOB NOT NULL,
+    PRIMARY KEY (collection, device)
+) WITHOUT ROWID;
+CREATE INDEX collection_direct_device ON collection_direct (device, collection);
+
+-- What the rules come to: worked out, never written by hand.
 CREATE TABLE membership (
     collection BIGINT NOT NULL,
     device BLOB NOT NULL,
     PRIMARY KEY (collection, device)
 ) WITHOUT ROWID;
 CREATE INDEX membership_device ON membership (device, collection);
+
+-- How many members a collection has. Written by whoever holds `membership_time`.
+CREATE TABLE membership_count (collection BIGINT PRIMARY KEY, members BIGINT NOT NULL) WITHOUT ROWID;
+
+-- Devices that something happened to: their memberships are worked out anew.
+CREATE TABLE membership_due (device BLOB PRIMARY KEY) WITHOUT ROWID;
+
+-- Collections whose rules changed, or that are gone: all devices are looked at, up to one so far.
+CREATE TABLE membership_evaluation (
+    collection BIGINT PRIMARY KEY,
+    reached BLOB NOT NULL
+) WITHOUT ROWID;
+
+-- One row: the moment for which memberships hold that change with time. Whoever changes rules or
+-- works out memberships holds it.
+CREATE TABLE membership_time (one INTEGER PRIMARY KEY CHECK (one = 1), at BIGINT NOT NULL);
+INSERT INTO membership_time (one, at) VALUES (1, 0);
 
 -- An administrator's order: certificates of its scope that were issued before it are renewed in its
 -- window.
