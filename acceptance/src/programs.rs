@@ -401,6 +401,16 @@ impl Client {
         self.clock = Some(clock.to_owned());
     }
 
+    /// Writes a server's present address into an enrolled client.
+    pub fn move_to(&self, server: &Server) -> Result<()> {
+        let file = self
+            .root()
+            .join("var/lib/perennial-agent/identity/current/site.json");
+        let mut record: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        record["server"] = serde_json::to_value(&server.devices)?;
+        Ok(std::fs::write(&file, record.to_string())?)
+    }
+
     /// Starts the daemon.
     pub fn daemon(&self) -> Result<Daemon> {
         let child = self

@@ -387,7 +387,7 @@ fn a_renewal_after_expiry_survives_a_kill_at_each_step() -> Result<()> {
                 .context("a client")?;
             client.set_clock(&clock(20));
             // The site listens elsewhere since.
-            move_site(&client, &world.server)?;
+            client.move_to(&world.server)?;
             let (ran, answered) = cut(&client, client.command("renew"), number, Loss::Nothing)?;
             let again = (!answered).then(|| (6, client.command("renew")));
             world.goes_on(&client, again)?;
@@ -400,16 +400,6 @@ fn a_renewal_after_expiry_survives_a_kill_at_each_step() -> Result<()> {
     assert_eq!(all.as_array().map(Vec::len), Some(CLIENTS as usize));
     world.site.admin("audit verify")?.succeeded();
     Ok(())
-}
-
-/// Writes a server's present address into an enrolled client.
-fn move_site(client: &Client, server: &Server) -> Result<()> {
-    let file = client
-        .root()
-        .join("var/lib/perennial-agent/identity/current/site.json");
-    let mut record: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
-    record["server"] = serde_json::to_value(&server.devices)?;
-    Ok(std::fs::write(&file, record.to_string())?)
 }
 
 #[test]
@@ -472,12 +462,12 @@ fn the_site_dies(mut site: Site, points: &[&str]) -> Result<()> {
         let dying = [("PERENNIAL_TEST_DIE_AT", *point)];
 
         let mut server = site.serve_with(&dying)?;
-        move_site(&client, &server)?;
+        client.move_to(&server)?;
         let ran = client.agent("renew")?;
         ensure!(ran.code == 5, "{point}: {ran:#?}");
         until("the site died", || server.has_ended())?;
         let server = site.serve()?;
-        move_site(&client, &server)?;
+        client.move_to(&server)?;
         let ran = client.agent("renew")?;
         ensure!(ran.code == 0, "{point}: {ran:#?}");
         every.extend(held(client.root())?);
@@ -506,7 +496,7 @@ fn the_site_dies(mut site: Site, points: &[&str]) -> Result<()> {
             *world.agree(&client)? == smsid,
             "{point}: the device is another one"
         );
-        move_site(&client, &world.server)?;
+        client.move_to(&world.server)?;
         client.agent("check-in")?.succeeded();
         // One row for each key: the lost answer was given again.
         let recorded = world.recorded(smsid.as_str().context("an SMSID")?)?;
