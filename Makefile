@@ -45,8 +45,8 @@ bench: build-tools ## Measure against the field's peers; prints a table, writes 
 	target/release/bench
 
 .PHONY: tools
-tools: build-tools ## Install what the tests need: PostgreSQL, openssl, curl, pkilint
-	@packaging/tools.sh postgresql openssl curl python3-venv bsdutils util-linux
+tools: build-tools ## Install what the tests need: PostgreSQL, openssl, curl, strace, pkilint
+	@packaging/tools.sh postgresql openssl curl python3-venv bsdutils util-linux strace
 	@test -x .venv/bin/lint_pkix_cert || { echo "installing pkilint (pip) into .venv"; \
 	  python3 -m venv .venv && .venv/bin/pip install --quiet pkilint; }
 

@@ -1,8 +1,9 @@
-//! A disk that loses at a power cut what was not flushed: the content of a file that was not synced,
-//! and the name of whatever was made, moved or removed in a folder that was not synced since.
+//! A disk that loses at a power cut what was not flushed: what was written to a file that was not
+//! synced since, and the name of whatever was made, moved or removed in a folder that was not synced
+//! since.
 //!
 //! The agent's test builds write a journal of what they do (`PERENNIAL_TEST_JOURNAL`). It is replayed
-//! here on the disk as it was before.
+//! here on the disk as it was before. What the site does is replayed from a [`crate::trace::Trace`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,8 +21,8 @@ pub enum Loss {
     /// Nothing: the program was killed, and the machine ran on.
     Nothing,
     Everything,
-    /// Some, by this seed. Of a folder's changes the last ones are lost, of a file's content its end
-    /// or all.
+    /// Some, by this seed. Of a folder's changes the last ones are lost; of what was written to a
+    /// file, any of it, or the end of it.
     Some(u64),
 }
 
@@ -36,7 +37,8 @@ type Entries = BTreeMap<OsString, usize>;
 enum Node {
     File {
         flushed: Vec<u8>,
-        now: Vec<u8>,
+        /// Since then, in their order.
+        writes: Vec<Write>,
         mode: u32,
     },
     Link(PathBuf),
@@ -47,6 +49,15 @@ enum Node {
         mode: u32,
     },
 }
+
+enum Write {
+    At(usize, Vec<u8>),
+    Length(usize),
+}
+
+/// A file of a disk. It stays the same one when it is moved or removed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileNumber(usize);
 
 impl Disk {
     /// The disk as it is, all of it flushed.
@@ -79,8 +90,8 @@ impl Disk {
         } else {
             let content = fs::read(path)?;
             self.nodes.push(Node::File {
-                flushed: content.clone(),
-                now: content,
+                flushed: content,
+                writes: Vec::new(),
                 mode,
             });
         }
@@ -105,57 +116,112 @@ impl Disk {
 
     fn apply(&mut self, operation: &str, path: &Path, content: Vec<u8>) -> Result<()> {
         match operation {
-            "write" => match self.find(path) {
-                Some(file) => {
-                    let Node::File { now, .. } = &mut self.nodes[file] else {
-                        bail!("not a file");
-                    };
-                    *now = content;
-                }
-                None => {
-                    let file = Node::File {
-                        flushed: Vec::new(),
-                        now: content,
-                        mode: 0o600,
-                    };
-                    self.make(path, file)?;
-                }
-            },
-            "sync" => {
-                let file = self.find(path).context("not there")?;
-                let Node::File { flushed, now, .. } = &mut self.nodes[file] else {
-                    bail!("not a file");
+            "write" => {
+                let file = match self.file(path) {
+                    Some(file) => file,
+                    None => self.make_file(path, 0o600)?,
                 };
-                flushed.clone_from(now);
+                self.set_length(file, 0)?;
+                self.write(file, 0, content)?;
             }
-            "folder" => self.make(path, Node::folder(0o700))?,
+            // What is outside of the root cannot be lost.
+            "sync-folder" if !path.starts_with(&self.root) => {}
+            "sync" | "sync-folder" => self.sync(path)?,
+            "folder" => self.make_folder(path, 0o700)?,
             "link" => self.make(path, Node::Link(OsString::from_vec(content).into()))?,
-            "rename" => {
-                let to = PathBuf::from(OsString::from_vec(content));
-                ensure!(path.parent() == to.parent(), "moved to another folder");
-                let moved = self.find(path).context("not there")?;
-                self.change(&to, vec![(name(path), None), (name(&to), Some(moved))])?;
-            }
-            "remove" => {
-                let removed = self.find(path).context("not there")?;
-                self.empty(removed);
-                self.change(path, vec![(name(path), None)])?;
-            }
-            "sync-folder" => {
-                let folder = self.find(path).context("not there")?;
-                let entries = self.entries(folder);
-                let Node::Folder {
-                    flushed, changes, ..
-                } = &mut self.nodes[folder]
-                else {
-                    bail!("not a folder");
-                };
-                *flushed = entries;
-                changes.clear();
-            }
+            "rename" => self.rename(path, Path::new(&OsString::from_vec(content)))?,
+            "remove" => self.remove(path)?,
             other => bail!("what is `{other}`?"),
         }
         Ok(())
+    }
+
+    pub(crate) fn file(&self, path: &Path) -> Option<FileNumber> {
+        let number = self.find(path)?;
+        matches!(self.nodes[number], Node::File { .. }).then_some(FileNumber(number))
+    }
+
+    pub(crate) fn make_file(&mut self, path: &Path, mode: u32) -> Result<FileNumber> {
+        let file = Node::File {
+            flushed: Vec::new(),
+            writes: Vec::new(),
+            mode,
+        };
+        self.make(path, file)?;
+        Ok(FileNumber(self.nodes.len() - 1))
+    }
+
+    pub(crate) fn make_folder(&mut self, path: &Path, mode: u32) -> Result<()> {
+        self.make(path, Node::folder(mode))
+    }
+
+    pub(crate) fn write(&mut self, file: FileNumber, at: usize, content: Vec<u8>) -> Result<()> {
+        self.writes(file)?.push(Write::At(at, content));
+        Ok(())
+    }
+
+    pub(crate) fn set_length(&mut self, file: FileNumber, length: usize) -> Result<()> {
+        self.writes(file)?.push(Write::Length(length));
+        Ok(())
+    }
+
+    fn writes(&mut self, file: FileNumber) -> Result<&mut Vec<Write>> {
+        match &mut self.nodes[file.0] {
+            Node::File { writes, .. } => Ok(writes),
+            _ => bail!("not a file"),
+        }
+    }
+
+    /// As a running program reads it.
+    pub(crate) fn content(&self, file: FileNumber) -> Result<Vec<u8>> {
+        match &self.nodes[file.0] {
+            Node::File {
+                flushed, writes, ..
+            } => Ok(after(flushed, writes)),
+            _ => bail!("not a file"),
+        }
+    }
+
+    pub(crate) fn sync_file(&mut self, file: FileNumber) -> Result<()> {
+        let content = self.content(file)?;
+        if let Node::File {
+            flushed, writes, ..
+        } = &mut self.nodes[file.0]
+        {
+            *flushed = content;
+            writes.clear();
+        }
+        Ok(())
+    }
+
+    /// Flushes a file, or the names in a folder.
+    pub(crate) fn sync(&mut self, path: &Path) -> Result<()> {
+        let number = self.find(path).context("not there")?;
+        let entries = self.entries(number);
+        match &mut self.nodes[number] {
+            Node::File { .. } => self.sync_file(FileNumber(number))?,
+            Node::Link(_) => bail!("a link"),
+            Node::Folder {
+                flushed, changes, ..
+            } => {
+                *flushed = entries;
+                changes.clear();
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
+        ensure!(from.parent() == to.parent(), "moved to another folder");
+        let moved = self.find(from).context("not there")?;
+        self.change(to, vec![(name(from), None), (name(to), Some(moved))])
+    }
+
+    /// Removes a file, or a folder with what is in it.
+    pub(crate) fn remove(&mut self, path: &Path) -> Result<()> {
+        let removed = self.find(path).context("not there")?;
+        self.empty(removed);
+        self.change(path, vec![(name(path), None)])
     }
 
     /// Removes what is in a folder, one by one.
@@ -222,14 +288,23 @@ impl Disk {
                 false => fs::remove_file(entry.path())?,
             }
         }
-        self.put(0, &self.root, &mut Fate::new(loss))
+        self.put_into(&self.root, loss)
+    }
+
+    /// Puts what is left after a power cut into an empty folder.
+    pub fn put_into(&self, folder: &Path, loss: Loss) -> Result<()> {
+        self.put(0, folder, &mut Fate::new(loss))
     }
 
     fn put(&self, number: usize, path: &Path, fate: &mut Fate) -> Result<()> {
         match &self.nodes[number] {
             Node::Link(target) => std::os::unix::fs::symlink(target, path)?,
-            Node::File { flushed, now, mode } => {
-                fs::write(path, fate.of_content(flushed, now))?;
+            Node::File {
+                flushed,
+                writes,
+                mode,
+            } => {
+                fs::write(path, fate.of_content(flushed, writes))?;
                 fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
             }
             Node::Folder { changes, mode, .. } => {
@@ -254,6 +329,24 @@ impl Node {
             mode,
         }
     }
+}
+
+/// A file's content after writes.
+fn after<'a>(flushed: &[u8], writes: impl IntoIterator<Item = &'a Write>) -> Vec<u8> {
+    let mut content = flushed.to_vec();
+    for write in writes {
+        match write {
+            Write::At(at, bytes) => {
+                let end = at + bytes.len();
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[*at..end].copy_from_slice(bytes);
+            }
+            Write::Length(length) => content.resize(*length, 0),
+        }
+    }
+    content
 }
 
 fn name(path: &Path) -> OsString {
@@ -284,16 +377,28 @@ impl Fate {
         }
     }
 
-    fn of_content(&mut self, flushed: &[u8], now: &[u8]) -> Vec<u8> {
-        match self.loss {
-            Loss::Nothing => now.to_vec(),
-            Loss::Everything => flushed.to_vec(),
-            Loss::Some(_) if flushed == now => now.to_vec(),
+    fn of_content(&mut self, flushed: &[u8], writes: &[Write]) -> Vec<u8> {
+        let kept = match self.loss {
+            Loss::Nothing => return after(flushed, writes),
+            Loss::Everything => return flushed.to_vec(),
             Loss::Some(_) => match self.up_to(2) {
-                0 => flushed.to_vec(),
-                1 => now[..self.up_to(now.len())].to_vec(),
-                _ => now.to_vec(),
+                0 => return flushed.to_vec(),
+                1 => writes.iter().filter_map(|write| self.of_write(write)),
+                _ => return after(flushed, writes),
             },
+        };
+        after(flushed, &kept.collect::<Vec<_>>())
+    }
+
+    /// A system writes in the order that it likes, and may not come to the end.
+    fn of_write(&mut self, write: &Write) -> Option<Write> {
+        match (self.up_to(3), write) {
+            (0, _) => None,
+            (1, Write::At(at, bytes)) => {
+                Some(Write::At(*at, bytes[..self.up_to(bytes.len())].to_vec()))
+            }
+            (_, Write::At(at, bytes)) => Some(Write::At(*at, bytes.clone())),
+            (_, Write::Length(length)) => Some(Write::Length(*length)),
         }
     }
 

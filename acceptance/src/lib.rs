@@ -7,3 +7,4 @@ pub mod fleet;
 pub mod postgres;
 pub mod programs;
 pub mod secrets;
+pub mod trace;

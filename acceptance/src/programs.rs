@@ -14,6 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use transport::ServerAddress;
 
+use crate::trace::traced;
+
 /// The password of every user in these tests.
 pub const PASSWORD: &str = "correct horse";
 
@@ -85,8 +87,10 @@ pub fn run(command: &mut Command, stdin: &str) -> Result<Ran> {
 
 /// A folder of a site, and how its servers are started.
 pub struct Site {
-    folder: TempDir,
+    folder: PathBuf,
     clock: Option<String>,
+    /// Removes the folder at the end.
+    _temporary: Option<TempDir>,
 }
 
 impl Site {
@@ -97,21 +101,36 @@ impl Site {
 
     /// Makes a site on a database, in scaled time when `clock` is given.
     pub fn with(database: &str, clock: Option<String>) -> Result<Self> {
+        let temporary = tempfile::tempdir()?;
         let site = Self {
-            folder: tempfile::tempdir()?,
+            folder: temporary.path().to_owned(),
             clock,
+            _temporary: Some(temporary),
         };
-        let init = site
-            .command("init")
-            .args(["--name", "Example", "--hostname", "127.0.0.1"])
-            .args(["--database", database])
-            .output()?;
-        Ran::from(init).succeeded();
+        run(&mut site.init_command(database), "")?.succeeded();
         Ok(site)
     }
 
+    /// The site in a folder, or one that is not made yet.
+    pub fn at(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            clock: None,
+            _temporary: None,
+        }
+    }
+
+    /// The command that makes it.
+    pub fn init_command(&self, database: &str) -> Command {
+        let mut command = self.command("init");
+        command
+            .args(["--name", "Example", "--hostname", "127.0.0.1"])
+            .args(["--database", database]);
+        command
+    }
+
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     /// Changes the configuration's text.
@@ -138,7 +157,7 @@ impl Site {
         let mut command = Command::new(program("perennial"));
         command
             .args([word, "--site"])
-            .arg(self.folder())
+            .arg(&self.folder)
             .env_remove("PERENNIAL_SITE");
         if let Some(clock) = &self.clock {
             command.env("PERENNIAL_TEST_CLOCK", clock);
@@ -170,14 +189,20 @@ impl Site {
 
     /// The same, with variables in its environment.
     pub fn serve_with(&self, variables: &[(&str, &str)]) -> Result<Server> {
-        let mut command = self.command("serve");
-        command
-            .envs(variables.iter().copied())
-            .args(["--devices", "127.0.0.1:0", "--console", "127.0.0.1:0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let mut command = self.serve_command();
+        command.envs(variables.iter().copied());
         Server::start(command)
+    }
+
+    /// The same, and what it does to files is written to `log` until it ended.
+    pub fn serve_traced(&self, log: &Path) -> Result<Server> {
+        Server::start(traced(&self.serve_command(), log))
+    }
+
+    fn serve_command(&self) -> Command {
+        let mut command = self.command("serve");
+        command.args(["--devices", "127.0.0.1:0", "--console", "127.0.0.1:0"]);
+        command
     }
 
     /// Sets the site's clock, in the form of `PERENNIAL_TEST_CLOCK`, for what is started next.
@@ -201,7 +226,11 @@ pub struct Server {
 
 impl Server {
     fn start(mut command: Command) -> Result<Self> {
-        let mut child = command.spawn()?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let mut log = Log::of(child.stderr.take().context("a pipe")?);
         let mut out = BufReader::new(child.stdout.take().context("a pipe")?);
         let mut line = String::new();
@@ -243,6 +272,7 @@ impl Server {
     pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        self.log.whole();
         Ok(())
     }
 
@@ -396,19 +426,38 @@ impl Client {
         Ok(ran.json())
     }
 
+    /// The serial numbers of all certificates on its disk.
+    pub fn held(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let identity = self.root().join("var/lib/perennial-agent/identity");
+        for folder in std::fs::read_dir(identity).into_iter().flatten() {
+            let file = folder?.path().join("certificate.pem");
+            let pem = std::fs::read(file).unwrap_or_default();
+            for der in x509::certificates_from_pem(&pem).unwrap_or_default() {
+                let certificate = x509::Certificate::from_der(&der)?;
+                found.extend(certificate.serial().map(|serial| serial.to_string()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lets an enrolled client find its site at a server's present address.
+    pub fn goes_to(&self, server: &Server) -> Result<()> {
+        let identity = self.root().join("var/lib/perennial-agent/identity");
+        for folder in std::fs::read_dir(identity)? {
+            let file = folder?.path().join("site.json");
+            if let Ok(record) = std::fs::read(&file) {
+                let mut record: Value = serde_json::from_slice(&record)?;
+                record["server"] = serde_json::to_value(&server.devices)?;
+                std::fs::write(&file, record.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sets the client's clock, in the form of `PERENNIAL_TEST_CLOCK`.
     pub fn set_clock(&mut self, clock: &str) {
         self.clock = Some(clock.to_owned());
-    }
-
-    /// Writes a server's present address into an enrolled client.
-    pub fn move_to(&self, server: &Server) -> Result<()> {
-        let file = self
-            .root()
-            .join("var/lib/perennial-agent/identity/current/site.json");
-        let mut record: Value = serde_json::from_slice(&std::fs::read(&file)?)?;
-        record["server"] = serde_json::to_value(&server.devices)?;
-        Ok(std::fs::write(&file, record.to_string())?)
     }
 
     /// Starts the daemon.

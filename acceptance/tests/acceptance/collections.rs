@@ -133,7 +133,7 @@ fn a_certificate_nears_its_end_and_leaves_the_collection_with_its_renewal() -> R
         Ok(members(&site, soon)? == [device.clone()])
     })?;
     // The site listens elsewhere since.
-    client.move_to(&server)?;
+    client.goes_to(&server)?;
     client.agent("renew")?.succeeded();
     until("it left with its renewal", || {
         Ok(members(&site, soon)?.is_empty())

@@ -19,9 +19,9 @@ const DIED: i32 = -1;
 const WORKERS: u64 = 3;
 const EVERY_LOSS: [u64; 3] = [0, 1, 2];
 
-struct World {
-    site: Site,
-    server: Server,
+pub struct World {
+    pub site: Site,
+    pub server: Server,
 }
 
 impl World {
@@ -49,7 +49,7 @@ impl World {
 
     /// Agent and site agree which certificate is the one in use, and the site knows all others that
     /// the agent holds.
-    fn agree(&self, client: &Client) -> Result<String> {
+    pub fn agree(&self, client: &Client) -> Result<String> {
         let status = client.status()?;
         let serial = status["serial"].as_str().context("a serial number")?;
         let device = status["smsid"].as_str().context("an SMSID")?;
@@ -60,7 +60,7 @@ impl World {
             .map(|row| &row["serial"])
             .collect();
         ensure!(current == [serial], "{current:?} {status}");
-        for held in held(client.root())? {
+        for held in client.held()? {
             ensure!(
                 recorded.iter().any(|row| row["serial"] == *held),
                 "{held} is not recorded"
@@ -106,21 +106,6 @@ impl World {
         self.site.admin("audit verify")?.succeeded();
         Ok(())
     }
-}
-
-/// The serial numbers of all certificates on a client's disk.
-fn held(root: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    let identity = root.join("var/lib/perennial-agent/identity");
-    for folder in std::fs::read_dir(identity).into_iter().flatten() {
-        let file = folder?.path().join("certificate.pem");
-        let pem = std::fs::read(file).unwrap_or_default();
-        for der in x509::certificates_from_pem(&pem).unwrap_or_default() {
-            let certificate = x509::Certificate::from_der(&der)?;
-            found.extend(certificate.serial().map(|serial| serial.to_string()));
-        }
-    }
-    Ok(found)
 }
 
 /// Runs `command` until it dies at its step `number`, and takes its machine's power with that loss.
@@ -289,6 +274,38 @@ fn a_first_enrollment_survives_kills_and_power_cuts_at_each_step() -> Result<()>
     world.has_no_secrets(clients.iter().flatten())
 }
 
+/// A folder that a killed run made is there for the next one, and its name is not on the disk yet.
+#[test]
+fn an_enrollment_after_a_killed_one_survives_a_power_cut() -> Result<()> {
+    let world = World::new()?;
+    let made = "folder-made,";
+    let mut died = 0;
+    loop {
+        let client = Client::new()?;
+        let journal = tempfile::NamedTempFile::new()?;
+        let mut disk = Disk::read(client.root())?;
+        let enroll = |die_at: &str| {
+            let mut command = client.enroll_command(&world.server, "ann");
+            command
+                .env("PERENNIAL_TEST_DIE_AT", die_at)
+                .env("PERENNIAL_TEST_JOURNAL", journal.path());
+            run(&mut command, PASSWORD)
+        };
+        if enroll(&made.repeat(died + 1))?.code != DIED {
+            break;
+        }
+        died += 1;
+        enroll("")?.succeeded();
+        disk.replay(&std::fs::read_to_string(journal.path())?)?;
+        disk.put_in_place(Loss::Everything)?;
+        world
+            .goes_on(&client, None)
+            .with_context(|| format!("killed after folder {died}"))?;
+    }
+    ensure!(died > 3, "{died} folders are made");
+    Ok(())
+}
+
 #[test]
 fn an_enrollment_of_an_enrolled_computer_survives_power_cuts_at_each_step() -> Result<()> {
     let world = World::new()?;
@@ -387,7 +404,7 @@ fn a_renewal_after_expiry_survives_a_kill_at_each_step() -> Result<()> {
                 .context("a client")?;
             client.set_clock(&clock(20));
             // The site listens elsewhere since.
-            client.move_to(&world.server)?;
+            client.goes_to(&world.server)?;
             let (ran, answered) = cut(&client, client.command("renew"), number, Loss::Nothing)?;
             let again = (!answered).then(|| (6, client.command("renew")));
             world.goes_on(&client, again)?;
@@ -456,21 +473,21 @@ fn the_site_dies(mut site: Site, points: &[&str]) -> Result<()> {
     let client = Client::new()?;
     client.enroll(&server, "ann")?.succeeded();
     let smsid = client.status()?["smsid"].clone();
-    let mut every = held(client.root())?;
+    let mut every = client.held()?;
     server.stop()?;
     for (done, point) in points.iter().enumerate() {
         let dying = [("PERENNIAL_TEST_DIE_AT", *point)];
 
         let mut server = site.serve_with(&dying)?;
-        client.move_to(&server)?;
+        client.goes_to(&server)?;
         let ran = client.agent("renew")?;
         ensure!(ran.code == 5, "{point}: {ran:#?}");
         until("the site died", || server.has_ended())?;
         let server = site.serve()?;
-        client.move_to(&server)?;
+        client.goes_to(&server)?;
         let ran = client.agent("renew")?;
         ensure!(ran.code == 0, "{point}: {ran:#?}");
-        every.extend(held(client.root())?);
+        every.extend(client.held()?);
 
         // A first enrollment, too: it makes one device.
         server.stop()?;
@@ -496,7 +513,7 @@ fn the_site_dies(mut site: Site, points: &[&str]) -> Result<()> {
             *world.agree(&client)? == smsid,
             "{point}: the device is another one"
         );
-        client.move_to(&world.server)?;
+        client.goes_to(&world.server)?;
         client.agent("check-in")?.succeeded();
         // One row for each key: the lost answer was given again.
         let recorded = world.recorded(smsid.as_str().context("an SMSID")?)?;

@@ -10,6 +10,7 @@ mod identity;
 mod leaving;
 mod nodes;
 mod old_disks;
+mod power_cuts;
 mod recovering;
 mod refusing;
 mod reminding;

@@ -36,24 +36,28 @@ pub fn replace(file: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write().map_err(|error| named(file, &error))
 }
 
-/// Makes a folder and those above it, with `mode` for those that are new, durably.
+/// Makes a folder and those above it, with `mode` for those that are new. It is durable on return, also
+/// when it was there.
 pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
+    let above = folder.parent().unwrap_or(Path::new("/"));
     let make = || {
-        if let Some(above) = folder.parent() {
+        if !folder.is_dir() {
             make_folder(above, mode)?;
-        }
-        match fs::DirBuilder::new().mode(mode).create(folder) {
-            // Another program was first.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => {
-                journal("folder", folder, b"");
-                step("folder-made");
-                sync_folder(folder.parent().unwrap_or(Path::new("/")))
+            match fs::DirBuilder::new().mode(mode).create(folder) {
+                // Another program was first.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    journal("folder", folder, b"");
+                    step("folder-made");
+                }
             }
+        }
+        // Whoever made it may have been killed before this. Those above were flushed before it was made.
+        match sync_folder(above) {
+            // The other users' folders are not ours to read, and not ours to make either.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            done => done,
         }
     };
     make().map_err(|error: io::Error| named(folder, &error))

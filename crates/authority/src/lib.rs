@@ -12,7 +12,7 @@ use domain::{Clock, Pin, Rng, SerialNumber, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyUsagePurpose};
 use x509::{Certificate, PrivateKey};
 
-pub use files::{FileError, read_secret, write_public, write_secret};
+pub use files::{FileError, make_folder, put_in_place, read_secret, write_public, write_secret};
 pub use issue::{ClientTemplate, CrlTemplate, Revoked, ServerKey};
 pub use policy::{PolicySigner, create_policy_key};
 

@@ -11,7 +11,7 @@ use crate::files::{self, replace_secret};
 use crate::{AuthorityError, content, issue, new_serial, read_certificate, read_secret};
 
 /// The key and its certificate: one file, so that they are replaced together.
-const FILE: &str = "policy.pem";
+const FILE: &str = "policy.key";
 /// Life of a policy certificate: 5 years. Devices that sleep through a rotation are not stranded, as
 /// they trust any policy certificate under the root.
 const POLICY_DAYS: i64 = 5 * 365;

@@ -2,7 +2,6 @@
 //! that the command can be repeated, also after it was interrupted.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,11 +15,7 @@ use crate::folder::SiteFolder;
 
 pub async fn run(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<()> {
     let clock = SystemClock::new();
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder.path())
-        .with_context(|| format!("cannot make {}", folder.path().display()))?;
+    authority::make_folder(folder.path())?;
 
     let configuration = configuration(folder, arguments)?;
     let keys = folder.keys();
@@ -31,9 +26,10 @@ pub async fn run(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<()> {
         if part.exists() {
             fs::remove_dir_all(&part)?;
         }
-        fs::DirBuilder::new().mode(0o700).create(&part)?;
+        authority::make_folder(&part)?;
         create_keys(&part, &configuration.name, &clock, &SystemRng)?;
-        fs::rename(&part, &keys)?;
+        // Before the database is bound to them: it may be on another machine.
+        authority::put_in_place(&part, &keys)?;
         println!("keys           made  {}", keys.display());
     }
 
@@ -67,6 +63,7 @@ pub async fn run(folder: &SiteFolder, arguments: &Init) -> anyhow::Result<()> {
         }
     };
     add_first_token(&store, &clock, &token).await?;
+    store.close().await;
     println!(
         "administrator  {word} {}",
         folder.path().join("administrator.token").display()

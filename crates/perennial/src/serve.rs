@@ -44,7 +44,7 @@ pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
     let store = Store::open(&location, &node, Arc::new(SystemRng)).await?;
     let site = Site::open(
         &folder.keys(),
-        store,
+        store.clone(),
         configuration.settings(),
         clock.clone(),
         Arc::new(SystemRng),
@@ -99,6 +99,7 @@ pub async fn run(folder: &SiteFolder, arguments: &Serve) -> anyhow::Result<()> {
     let _ = tokio::join!(device_listener, console_listener);
     stop_jobs.send_replace(true);
     jobs.await.context("the jobs ended badly")?;
+    store.close().await;
     tracing::info!(event = "stopped");
     Ok(())
 }

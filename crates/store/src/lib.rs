@@ -156,6 +156,12 @@ impl Store {
         self.reads.record_checkpoint(checkpoint).await
     }
 
+    /// Ends all connections. SQLite then moves what is in its log into the one file of the records.
+    /// Without this nothing is lost: the log is read when the records are opened.
+    pub async fn close(&self) {
+        self.reads.close().await;
+    }
+
     /// Checks every audit chain from its beginning, and each checkpoint that `signature_holds`
     /// (message, signature) accepts against the chains. Reads in chunks.
     ///
@@ -249,6 +255,8 @@ pub trait Reads:
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
     #[doc(hidden)]
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable>;
+    #[doc(hidden)]
+    async fn close(&self);
 }
 
 /// The queries about collections: a part of [`Reads`].

@@ -366,19 +366,24 @@ pub(super) async fn purge(
     }))
 }
 
-/// The digests stay, and with them the chain.
+/// What the log keeps about `devices` and their certificates. The digests stay, and with them the
+/// chain.
 async fn erase_details(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u64> {
     let mut query = QueryBuilder::<Db>::new(
         "UPDATE audit_event SET payload = NULL WHERE (segment, number) IN \
          (SELECT e.segment, e.number FROM audit_event e WHERE e.payload IS NOT NULL \
-         AND e.subject IN (",
+         AND e.subject IN (SELECT ",
     );
-    let mut list = query.separated(", ");
-    for device in devices {
-        list.push_bind(device.to_string());
-    }
     query
-        .push(") LIMIT ")
+        .push(SERIAL_TEXT)
+        .push(" FROM certificate c WHERE c.device IN (");
+    push_devices(&mut query, devices);
+    query.push(") UNION ALL SELECT v.column1 FROM (");
+    query.push_values(devices, |mut row, device| {
+        row.push_bind(device.to_string());
+    });
+    query
+        .push(") AS v) LIMIT ")
         .push_bind(i64::from(PURGED_AT_ONCE))
         .push(")");
     Ok(query.build().execute(db).await?.rows_affected())

@@ -472,6 +472,12 @@ impl Reads for Database {
             .await?;
         Ok(())
     }
+
+    async fn close(&self) {
+        // SQLite's last connection empties the log as it ends: each is waited for.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
 }
 
 /// Which of the seen devices were not seen for a day or more, or never: their days since then change

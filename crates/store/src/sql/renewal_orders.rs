@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row};
 use super::collections::{id, no_collection};
 use super::reads::{MOST, device_id, optional_time, page, time, word};
 use super::writes::{Outcome, no_device, one_row};
-use super::{Database, Db, DbConnection, DbRow, SHARE_ROW};
+use super::{Database, Db, DbConnection, DbRow, LOCK_ROW, SHARE_ROW};
 use crate::change::{Applied, Conflict};
 use crate::model::{OrderedWindow, Page, RenewalOrder, RenewalProgress};
 use crate::{ReadRenewalOrders, Unavailable};
@@ -18,14 +18,16 @@ type Result<T> = std::result::Result<T, Unavailable>;
 /// Orders that there can be: each is looked at, at worst, when a device checks in.
 const MOST_ORDERS: i64 = 200;
 
-/// Joins to a certificate `c` the newest order `o` that concerns it. Orders that are older than the
-/// certificate are not even looked at: a fleet that has renewed costs nothing more than before.
+/// Joins to a certificate `c` the newest order `o` that concerns it: one that was made after it was
+/// issued. Their numbers say so, and no clock, which may have been wrong at either. Orders that are
+/// older than the certificate are not even looked at: a fleet that has renewed costs nothing more than
+/// before.
 pub(super) const ORDER_OF_CERTIFICATE: &str = " LEFT JOIN renewal_order o ON o.number = \
-     (SELECT r.number FROM renewal_order r WHERE r.made_at > c.issued_at \
+     (SELECT r.number FROM renewal_order r WHERE r.number > c.newest_order \
      AND (r.scope = 'all' OR (r.scope = 'device' AND r.device = c.device) \
      OR (r.scope = 'collection' AND EXISTS (SELECT 1 FROM membership m \
      WHERE m.device = c.device AND m.collection = r.collection))) \
-     ORDER BY r.made_at DESC, r.number DESC LIMIT 1)";
+     ORDER BY r.number DESC LIMIT 1)";
 
 const ORDER: &str = "SELECT o.number, o.scope, o.device, o.starts_at, o.ends_at, o.made_at, \
      o.explanation_url, c.name AS collection_name \
@@ -60,19 +62,19 @@ impl ReadRenewalOrders for Database {
              COALESCE(SUM(CASE WHEN p.renewed = 0 AND p.seen = 1 THEN 1 ELSE 0 END), 0) AS waiting, \
              COALESCE(SUM(CASE WHEN p.renewed = 0 AND p.seen = 0 THEN 1 ELSE 0 END), 0) AS unseen \
              FROM (SELECT CASE WHEN EXISTS (SELECT 1 FROM certificate n WHERE n.device = d.id \
-             AND n.first_used_at IS NOT NULL AND n.issued_at >= ",
+             AND n.first_used_at IS NOT NULL AND n.newest_order >= ",
         );
         query
-            .push_bind(made_at)
+            .push_bind(order.number)
             .push(") THEN 1 ELSE 0 END AS renewed, CASE WHEN s.at >= ")
             .push_bind(made_at)
             .push(
                 " THEN 1 ELSE 0 END AS seen \
                  FROM device d LEFT JOIN device_seen s ON s.device = d.id \
                  WHERE d.state = 'active' AND EXISTS (SELECT 1 FROM certificate c \
-                 WHERE c.device = d.id AND c.state <> 'revoked' AND c.issued_at < ",
+                 WHERE c.device = d.id AND c.state <> 'revoked' AND c.newest_order < ",
             )
-            .push_bind(made_at)
+            .push_bind(order.number)
             .push(" AND c.not_after > ")
             .push_bind(made_at)
             .push(")");
@@ -111,6 +113,13 @@ pub(super) async fn set(
     explanation_url: Option<&ExplanationUrl>,
     at: Timestamp,
 ) -> Result<Outcome> {
+    // One after the other on all nodes: who sees a number sees those before it.
+    let mut query = QueryBuilder::<Db>::new("SELECT one FROM site WHERE one = 1");
+    query
+        .push(LOCK_ROW)
+        .build()
+        .fetch_optional(&mut *db)
+        .await?;
     let row = sqlx::query("SELECT COUNT(*) AS n FROM renewal_order")
         .fetch_one(&mut *db)
         .await?;

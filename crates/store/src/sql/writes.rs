@@ -26,6 +26,10 @@ use crate::writer::{Backend, Recorded};
 type Result<T> = std::result::Result<T, Unavailable>;
 pub(super) type Outcome = std::result::Result<Applied, Conflict>;
 
+/// Rows that one statement writes at most, with up to twelve values each: SQLite takes 32,766 values,
+/// PostgreSQL 65,535.
+const ROWS_AT_ONCE: usize = 2_000;
+
 #[async_trait]
 impl Backend for Database {
     async fn transact(
@@ -41,6 +45,7 @@ impl Backend for Database {
             let kind = std::mem::discriminant(&first.kind);
             let run = rest
                 .iter()
+                .take(ROWS_AT_ONCE)
                 .take_while(|change| std::mem::discriminant(&change.kind) == kind)
                 .count();
             let (run, later) = rest.split_at(run);
@@ -339,10 +344,11 @@ struct Issue<'a> {
 async fn issue(db: &mut DbConnection, issues: &[Issue<'_>]) -> Result<Vec<Outcome>> {
     let mut query = QueryBuilder::<Db>::new(
         "INSERT INTO certificate (serial, device, owner, key, state, subject, common_name, \
-         issued_at, not_before, not_after, der, by_login, generation) \
+         issued_at, not_before, not_after, der, by_login, generation, newest_order) \
          SELECT v.column1, v.column2, v.column3, v.column4, 'valid', v.column5, v.column6, \
          v.column7, v.column8, v.column9, v.column10, v.column11, \
-         (SELECT COALESCE(MAX(g.generation), 0) + 1 FROM certificate g WHERE g.device = v.column2) \
+         (SELECT COALESCE(MAX(g.generation), 0) + 1 FROM certificate g WHERE g.device = v.column2), \
+         (SELECT COALESCE(MAX(r.number), 0) FROM renewal_order r) \
          FROM (",
     );
     query.push_values(
@@ -700,25 +706,24 @@ async fn append_segment(db: &mut DbConnection, segment: &Segment) -> Result<()> 
 }
 
 async fn append_events(db: &mut DbConnection, events: &[AuditEvent]) -> Result<()> {
-    if events.is_empty() {
-        return Ok(());
+    for events in events.chunks(ROWS_AT_ONCE) {
+        let mut query = QueryBuilder::<Db>::new(
+            "INSERT INTO audit_event (segment, number, at, actor, address, action, subject, \
+             payload, payload_digest, hash) ",
+        );
+        query.push_values(events, |mut row, event| {
+            row.push_bind(event.segment.to_vec())
+                .push_bind(event.number)
+                .push_bind(event.at.as_millisecond())
+                .push_bind(event.actor.clone())
+                .push_bind(event.address.clone())
+                .push_bind(event.action.clone())
+                .push_bind(event.subject.clone())
+                .push_bind(event.payload.as_ref().map(ToString::to_string))
+                .push_bind(event.payload_digest.to_vec())
+                .push_bind(event.hash.to_vec());
+        });
+        query.build().execute(&mut *db).await?;
     }
-    let mut query = QueryBuilder::<Db>::new(
-        "INSERT INTO audit_event (segment, number, at, actor, address, action, subject, payload, \
-         payload_digest, hash) ",
-    );
-    query.push_values(events, |mut row, event| {
-        row.push_bind(event.segment.to_vec())
-            .push_bind(event.number)
-            .push_bind(event.at.as_millisecond())
-            .push_bind(event.actor.clone())
-            .push_bind(event.address.clone())
-            .push_bind(event.action.clone())
-            .push_bind(event.subject.clone())
-            .push_bind(event.payload.as_ref().map(ToString::to_string))
-            .push_bind(event.payload_digest.to_vec())
-            .push_bind(event.hash.to_vec());
-    });
-    query.build().execute(db).await?;
     Ok(())
 }

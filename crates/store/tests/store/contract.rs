@@ -746,6 +746,53 @@ pub async fn a_hundred_writers_at_once_lose_nothing(place: Place) {
     assert_eq!((proof.events, proof.holds()), (300, true));
 }
 
+pub async fn a_request_may_have_more_changes_than_one_statement_takes(place: Place) {
+    let store = place.open().await;
+    let (device, first) = enrolled(&store).await;
+    let noted = || {
+        Kind::Noted(Note {
+            action: "noted",
+            subject: "many".to_owned(),
+            detail: String::new(),
+        })
+    };
+    let renew = || Kind::Renew {
+        certificate: certificate(&device),
+        replaces: first.serial,
+        after_expiry: None,
+    };
+    let used = || Kind::UseCertificate {
+        serial: SerialNumber::from_entropy(random()),
+        device: device.id,
+        spends_permission: false,
+        takes_place_of: None,
+    };
+    let reported = || Kind::ReportFacts {
+        device: DeviceId::from_entropy(random()),
+        facts: DeviceFacts::default(),
+    };
+    let kinds = std::iter::repeat_with(noted)
+        .take(20_000)
+        .chain(std::iter::repeat_with(renew).take(6_000))
+        .chain(std::iter::repeat_with(used).take(20_000))
+        .chain(std::iter::repeat_with(reported).take(20_000));
+    let outcomes = store
+        .commit(kinds.map(|kind| change(1, kind)).collect())
+        .await
+        .expect("commits");
+    assert_eq!(outcomes.len(), 66_000);
+    let (good, unknown) = outcomes.split_at(46_000);
+    assert!(good.iter().all(Result::is_ok));
+    assert!(unknown.iter().all(Result::is_err));
+    let recorded = store
+        .device_events(device.id, None, 1)
+        .await
+        .expect("reads");
+    assert_eq!(recorded.items.len(), 1);
+    let proof = store.verify_audit(&|_, _| true).await.expect("reads");
+    assert_eq!((proof.events, proof.holds()), (26_001, true));
+}
+
 pub async fn a_database_belongs_to_one_site(place: Place) {
     let store = place.open().await;
     let ours = Pin::new(KeyDigest::new([1; 32]));

@@ -275,6 +275,46 @@ pub async fn an_order_moves_what_was_issued_before_it(place: Place) {
     assert!(proof.holds(), "{proof:?}");
 }
 
+pub async fn an_order_concerns_what_was_issued_while_the_clock_was_ahead(place: Place) {
+    let store = place.open().await;
+    let device = contract::device();
+    let first = contract::certificate(&device);
+    let ahead = 86_400;
+    apply(&store, ahead, contract::enroll(&device, &first))
+        .await
+        .expect("enrolls");
+    let number = order(&store, 10, RenewalScope::All, window(100)).await;
+    assert_eq!(
+        ordered(&store, first.serial).await,
+        Some((window(100), None))
+    );
+
+    // Who renewed because of it is free of it, also when the clock went back meanwhile.
+    let second = renewed(&store, 5, &device, &first).await;
+    assert_eq!(ordered(&store, second.serial).await, None);
+    let used = Kind::UseCertificate {
+        serial: second.serial,
+        device: device.id,
+        spends_permission: false,
+        takes_place_of: None,
+    };
+    let order = store.renewal_order(number).await.expect("reads");
+    let order = order.expect("is there");
+    let progress = async || store.renewal_progress(&order).await.expect("reads");
+    assert_eq!(progress().await.renewed, 0);
+    apply(&store, 6, used).await.expect("uses");
+    assert_eq!(progress().await.renewed, 1);
+
+    // A number is never used again: what was issued before an order was removed obeys the next one.
+    let remove = Kind::RemoveRenewalWindow { number };
+    apply(&store, 7, remove).await.expect("removes");
+    self::order(&store, 4, RenewalScope::All, window(200)).await;
+    assert_eq!(
+        ordered(&store, second.serial).await,
+        Some((window(200), None))
+    );
+}
+
 pub async fn orders_are_for_what_is_there_and_not_without_number(place: Place) {
     let store = place.open().await;
     let set = |scope| Kind::SetRenewalWindow {

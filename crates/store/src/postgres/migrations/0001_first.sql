@@ -70,6 +70,8 @@ CREATE TABLE certificate (
     generation BIGINT NOT NULL,
     -- 1 when a person logged in for it, 0 when the device renewed by itself.
     by_login BIGINT NOT NULL,
+    -- The newest renewal order that there was when it was issued: it concerns the ones after that.
+    newest_order BIGINT NOT NULL,
     subject TEXT NOT NULL,
     common_name TEXT NOT NULL,
     issued_at BIGINT NOT NULL,
@@ -203,7 +205,6 @@ CREATE TABLE renewal_order (
     made_at BIGINT NOT NULL,
     explanation_url TEXT
 );
-CREATE INDEX renewal_order_made ON renewal_order (made_at, number);
 
 -- Two devices that an administrator keeps apart, though they claim the same hardware; a < b.
 CREATE TABLE device_distinct (
