@@ -3,6 +3,7 @@
 
 mod check_ins;
 mod idle;
+mod memberships;
 mod peers;
 mod renewals;
 mod report;
@@ -24,6 +25,7 @@ fn main() -> Result<()> {
     let programs = programs.to_string_lossy().into_owned();
     if std::env::var_os("PERENNIAL_PROGRAMS").is_none() {
         let status = std::process::Command::new(&own)
+            .args(std::env::args().skip(1))
             .env("PERENNIAL_PROGRAMS", programs)
             .status()?;
         std::process::exit(status.code().unwrap_or(1));
@@ -33,17 +35,18 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let mut report = Report::new();
-    for (what, measured) in [
-        (
-            "silent renewals",
-            runtime.block_on(renewals::measure(&mut report)),
-        ),
-        (
-            "cold check-ins",
-            runtime.block_on(check_ins::measure(&mut report)),
-        ),
-        ("the idle agent", idle::measure(&mut report)),
-    ] {
+    // All of them, or those that are named.
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    for what in ["renewals", "check-ins", "memberships", "idle"] {
+        if !named.is_empty() && !named.iter().any(|name| name == what) {
+            continue;
+        }
+        let measured = match what {
+            "renewals" => runtime.block_on(renewals::measure(&mut report)),
+            "check-ins" => runtime.block_on(check_ins::measure(&mut report)),
+            "memberships" => runtime.block_on(memberships::measure(&mut report)),
+            _ => idle::measure(&mut report),
+        };
         if let Err(error) = measured {
             report.not_measured(what, &format!("{error:#}"));
         }

@@ -68,9 +68,12 @@ impl Site {
     }
 
     async fn membership_step(&self, kind: Kind) -> Result<Evaluated> {
+        let begun = Instant::now();
         let Applied::Evaluated(step) = self.commit(Actor::site(), kind).await? else {
             return Ok(Evaluated::default());
         };
+        metrics::histogram!("site_membership_step_seconds").record(begun.elapsed().as_secs_f64());
+        metrics::counter!("site_membership_devices_total").increment(step.looked_at);
         metrics::counter!("site_members_joined_total").increment(step.joined);
         metrics::counter!("site_members_left_total").increment(step.left);
         Ok(step)

@@ -24,6 +24,8 @@ type Result<T> = std::result::Result<T, Unavailable>;
 
 /// Devices that one sweep makes due for each boundary, about.
 const SWEPT_AT_ONCE: i64 = 5_000;
+/// Memberships that one statement names: databases take so many values and no more.
+const PAIRS_AT_ONCE: usize = 5_000;
 /// A clock behind the moment for which memberships hold by no more than this is another node's. One
 /// that is further behind was set back, and the site believes it.
 const CLOCKS_DIFFER: i64 = 3_600_000;
@@ -255,23 +257,23 @@ pub(super) async fn evaluate_devices(
         let leaving = is.difference(&shall_be).filter(|id| known.contains(id));
         leave_these.extend(leaving.map(|collection| (*collection, *device)));
     }
-    if !join_these.is_empty() {
+    for these in join_these.chunks(PAIRS_AT_ONCE) {
         let joined = join(db, |query| {
             query.push("SELECT v.column1, v.column2 FROM (");
-            push_pairs(query, &join_these);
+            push_pairs(query, these);
             query.push(") AS v WHERE TRUE");
         })
         .await?;
-        evaluated.joined = joined.len() as u64;
+        evaluated.joined += joined.len() as u64;
     }
-    if !leave_these.is_empty() {
+    for these in leave_these.chunks(PAIRS_AT_ONCE) {
         let left = leave(db, |query| {
             query.push("(collection, device) IN (SELECT v.column1, v.column2 FROM (");
-            push_pairs(query, &leave_these);
+            push_pairs(query, these);
             query.push(") AS v)");
         })
         .await?;
-        evaluated.left = left.len() as u64;
+        evaluated.left += left.len() as u64;
     }
     Ok(evaluated)
 }
