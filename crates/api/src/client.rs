@@ -1,5 +1,7 @@
 //! The typed client of the API: what the administrator's command line talks through.
 
+mod compliance;
+
 use domain::{CollectionName, CollectionRules, DeviceId, Period, RevocationReason, SerialNumber};
 use protocol::Problem;
 use serde::Serialize;

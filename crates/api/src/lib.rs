@@ -5,14 +5,20 @@ mod client;
 mod server;
 mod types;
 
-pub use site::MOST_MEMBERS_AT_ONCE;
+pub use site::{MOST_ITEM_BYTES, MOST_MEMBERS_AT_ONCE};
 
 pub use client::{ApiClient, ClientError};
 pub use server::{ROUTES, Route, routes};
+pub use types::compliance::{
+    BaselineDetail, BaselineSummary, CommandDetail, DeployedItem, DeploymentDetail,
+    DifferenceQuery, ExemptionDetail, ExemptionQuery, ItemDetail, ItemDifference, ItemRevision,
+    ItemSummary, NewBaseline, NewCommand, NewExemption, NewItem, Numbered, PolicyDetail,
+    RaisedEpoch, ReviseItem, RevisedItem, SetBaseline, SetDeployment, TestScript, Uninstall,
+};
 pub use types::{
     AlertDetail, AlertQuery, AllowRenewal, AuditEntry, CertificateDetail, CertificateQuery,
     CertificateSummary, Changed, ClockDetail, CollectionDetail, ConflictingDevice, CrlDetail,
     DeviceConflict, DeviceDetail, DeviceQuery, Devices, FilterField, KeepBoth, List, Merge,
     NewCollection, NewPreview, NewRenewalWindow, NewUser, PageQuery, Password, Preview,
-    RenewalAllowed, RenewalWindow, RenewalWindowDetail, Revoke, Revoked, User,
+    RenewalAllowed, RenewalWindow, RenewalWindowDetail, ReportedPolicy, Revoke, Revoked, User,
 };

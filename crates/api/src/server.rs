@@ -2,7 +2,9 @@
 //! and in each role.
 
 mod collections;
+mod compliance;
 mod identity;
+mod policy;
 mod renewal_windows;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -40,8 +42,10 @@ const fn route(method: &'static str, path: &'static str, action: Option<Action>)
     }
 }
 
-/// Every route of this face.
-pub const ROUTES: &[Route] = &[
+/// Every route of this face, by topic.
+pub const ROUTES: &[&[Route]] = &[OF_THIS_FILE, compliance::ROUTES, policy::ROUTES];
+
+const OF_THIS_FILE: &[Route] = &[
     route("GET", "/api/v1/users", Some(Action::ReadAccounts)),
     route("POST", "/api/v1/users", Some(Action::ManageAccounts)),
     route(
@@ -232,7 +236,9 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/audit/verify", get(verify_audit))
         .route("/api/v1/crl", get(crl))
         .merge(collections::routes())
+        .merge(compliance::routes())
         .merge(identity::routes())
+        .merge(policy::routes())
         .merge(renewal_windows::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)

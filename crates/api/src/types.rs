@@ -1,5 +1,7 @@
 //! What goes over the wire, in both directions.
 
+pub(crate) mod compliance;
+
 use data_encoding::{BASE64, HEXLOWER};
 use std::collections::BTreeSet;
 
@@ -115,6 +117,17 @@ pub struct DeviceDetail {
     /// Until when one renewal after expiry is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_allowed_until: Option<Timestamp>,
+    /// The policy that it said it has, and why it does not run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<ReportedPolicy>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReportedPolicy {
+    /// Epoch and counter.
+    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 impl From<Device> for DeviceDetail {
@@ -129,6 +142,10 @@ impl From<Device> for DeviceDetail {
             facts: device.facts,
             renewal_allowed_until: device.renewal_allowed_until,
             successor: device.successor,
+            policy: device.policy.map(|policy| ReportedPolicy {
+                version: policy.version.to_string(),
+                problem: policy.problem,
+            }),
         }
     }
 }

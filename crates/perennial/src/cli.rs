@@ -1,5 +1,7 @@
 //! The command line: words, options and their help.
 
+pub mod compliance;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -38,7 +40,7 @@ pub enum Command {
     /// Run a site
     Serve(Serve),
     #[command(flatten)]
-    Administer(Administer),
+    Administer(Box<Administer>),
 }
 
 /// Makes a new site: its folder with keys, database, configuration, and the first administrator's
@@ -172,6 +174,42 @@ pub enum Administer {
         #[command(flatten)]
         format: Format,
     },
+    /// Configuration items: what you want to know of clients, and how it is mended
+    #[command(alias = "configuration-item")]
+    Ci {
+        #[command(subcommand)]
+        command: compliance::ConfigurationItem,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Configuration baselines: configuration items under one name
+    Baseline {
+        #[command(subcommand)]
+        command: compliance::Baseline,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Deployments: a baseline for the devices of a collection
+    Deployment {
+        #[command(subcommand)]
+        command: compliance::Deployment,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Exemptions: rules that some devices need not keep
+    Exemption {
+        #[command(subcommand)]
+        command: compliance::Exemption,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// The policy that devices get, and the key that signs it
+    Policy {
+        #[command(subcommand)]
+        command: compliance::Policy,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Renewals that are moved: after a trouble with the CA, or before a holiday
     RenewalWindow {
         #[command(subcommand)]
@@ -237,6 +275,23 @@ pub enum Device {
         #[arg(long, value_name = "PERIOD", default_value = "30d")]
         within: Period,
     },
+    /// Tell a device to do something at its next check-in, once
+    ///
+    /// renew: renew the certificate now. evaluate: evaluate all deployments now. check-in: report
+    /// facts. uninstall: leave the site and remove the client.
+    Command {
+        device: String,
+        #[arg(value_enum)]
+        command: CommandWord,
+        /// When it is not done any more.
+        #[arg(long, value_name = "PERIOD", default_value = "7d")]
+        expires: Period,
+        /// Do not ask on the terminal (for uninstall).
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List the commands that a device was given, newest first, and what became of them
+    Commands { device: String },
     /// Retire a device and revoke all its certificates
     Revoke {
         device: String,
@@ -277,6 +332,15 @@ pub enum Device {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+}
+
+/// What `device command` tells a device.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CommandWord {
+    Renew,
+    Evaluate,
+    CheckIn,
+    Uninstall,
 }
 
 #[derive(Subcommand)]

@@ -37,7 +37,7 @@ pub enum Error {
     ClockStepped,
     /// Policy is signed by nodes that hold the policy key, and this one does not.
     #[error(
-        "this node signs no policy: it has no policy key, or cannot read it; another node may, or restore keys/policy.pem"
+        "this node signs no policy: it has no policy key, or cannot read it; another node may, or restore keys/policy.key"
     )]
     NoPolicyKey,
     /// The records cannot be reached. Details are for the log, not for strangers.

@@ -125,13 +125,19 @@ async fn every_route_as_every_principal() {
         "",
         heading.join("  ")
     );
-    for route in api::ROUTES {
+    for route in api::ROUTES.iter().copied().flatten() {
         let path = route
             .path
             .replace("{device}", "00000000-0000-8000-8000-000000000001")
             .replace("{serial}", "40000000000000000000000000000001")
             .replace("{name}", "nobody")
-            .replace("{number}", "1");
+            .replace("{number}", "1")
+            .replace("{command}", "00000000000000000000000000000001");
+        // What a reader has to say.
+        let path = match route.path.ends_with("/difference") {
+            true => format!("{path}?from=1&to=2"),
+            false => path,
+        };
         // Complete bodies: authorization must not hide behind a body that cannot be read.
         let body = match route.path {
             "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
@@ -149,6 +155,28 @@ async fn every_route_as_every_principal() {
             path if path.contains("/members/") => {
                 r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#
             }
+            "/api/v1/configuration-items" => concat!(
+                r#"{"name":"#,
+                r#""a","content":{"platforms":[{"os":"macOS"}],"settings":[{"name":"s","#,
+                r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+                r#""rules":[{"name":"r","setting":"s","condition":{"existential":"must-exist"}}]}}"#
+            ),
+            "/api/v1/configuration-items/{name}" => concat!(
+                r#"{"content":{"platforms":[{"os":"macOS"}],"settings":[{"name":"s","#,
+                r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+                r#""rules":[{"name":"r","setting":"s","condition":{"existential":"must-exist"}}]}}"#
+            ),
+            "/api/v1/baselines" => r#"{"name":"b","content":{"parts":[{"item":{"name":"no"}}]}}"#,
+            "/api/v1/baselines/{name}" => r#"{"content":{"parts":[{"item":{"name":"no"}}]}}"#,
+            "/api/v1/deployments" => r#"{"baseline":"no","collection":"no"}"#,
+            "/api/v1/deployments/{number}" => {
+                r#"{"deployment":{"baseline":"no","collection":"no"}}"#
+            }
+            "/api/v1/exemptions" => {
+                r#"{"item":"no","rule":"no","scope":{"collection":"no"},"reason":"because"}"#
+            }
+            path if path.ends_with("/commands") => r#"{"command":"renew"}"#,
+            path if path.ends_with("/test-script") => r#"{"item":"no","setting":"no"}"#,
             path if path.ends_with("password") => r#"{"password":"long enough"}"#,
             _ => "{}",
         };
