@@ -326,6 +326,7 @@ impl Mac {
             }),
             facts,
             boot: "only".to_owned(),
+            program: crate::programs::program("perennial-agent"),
         };
         let site = SiteRecord {
             server: "site".parse()?,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use domain::Pin;
+use domain::{BaselineName, Pin};
 use transport::ServerAddress;
 
 /// Keeps this computer's identity alive: enrolls it, renews its certificate silently, and takes
@@ -21,7 +21,13 @@ directory not reachable, 6 certificate expired and not renewable without a perso
 )]
 pub struct Cli {
     /// Keep all files below this folder: for tests, and for several agents on one machine.
-    #[arg(long, value_name = "DIR", global = true, default_value = "/")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        env = "PERENNIAL_ROOT",
+        default_value = "/"
+    )]
     pub root: PathBuf,
     #[command(subcommand)]
     pub command: Command,
@@ -47,8 +53,31 @@ pub enum Command {
     Uninstall(Uninstall),
     /// Collect what helps to find a fault, in a zip (also: CMDiagnostics)
     Diagnostics(Diagnostics),
+    /// Evaluate the baselines that are deployed to this computer now
+    Evaluate(Evaluate),
     /// Read and write preferences as on a Mac
     Defaults(Defaults),
+    /// What the agent starts to evaluate: a plan on standard input
+    #[command(hide = true)]
+    EvaluatePlan,
+    /// What an evaluation starts to run scripts
+    #[command(hide = true)]
+    RunScripts,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Exit codes: 0 all rules are compliant, 1 a rule is not or could not be found out, 2 nothing could be
+evaluated. Rules that are for another operating system count for nothing.")]
+pub struct Evaluate {
+    /// This baseline alone.
+    pub baseline: Option<BaselineName>,
+    /// Change nothing: what is not compliant stays so.
+    #[arg(long)]
+    pub no_remediation: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args, Clone, Copy)]

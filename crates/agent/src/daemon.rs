@@ -1,12 +1,17 @@
 //! The daemon: sleeps until the next moment that matters, does what is due, and sleeps again. No
-//! timer runs in between.
+//! timer runs in between. Evaluations run beside that: they may take long, and a renewal must not
+//! wait for them.
+
+use std::cell::Cell;
 
 use clock::SystemClock;
 use domain::{RenewalMode, Timestamp};
 use jiff::SignedDuration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
+use crate::compliance;
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::log;
@@ -21,6 +26,8 @@ const LONGEST_SLEEP: SignedDuration = SignedDuration::from_hours(24);
 const ASLEEP: SignedDuration = SignedDuration::from_secs(1);
 /// Networks that change all the time are no reason to ask all the time.
 const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long an evaluation waits that could not be done.
+const AFTER_FAILURE: SignedDuration = SignedDuration::from_mins(1);
 /// A network that comes up does so in several steps.
 const SETTLING: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -34,12 +41,14 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
     let mut alarm = Alarm::new(SystemClock::new())?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"));
+    let evaluations = Evaluations::default();
     let work = async {
         note_waking(machine).await;
         let mut asleep = alarm.asleep();
         loop {
             let next = step(machine).await;
-            sleep(machine, &mut alarm, &mut changed, next).await?;
+            let next = evaluations.begin_or_wait(machine, next);
+            sleep(machine, &mut alarm, &mut changed, &evaluations.ended, next).await?;
             // Also a sleep in the middle of the work.
             if alarm.asleep() > asleep + ASLEEP {
                 asleep = alarm.asleep();
@@ -51,11 +60,58 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
     // Breaking off at any point of the work is as harmless as being killed there.
     tokio::select! {
         failed = work => return failed,
+        () = evaluations.run(machine) => {}
         _ = end.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!(event = "stopped");
     Ok(())
+}
+
+/// What is evaluated while the daemon does its other work.
+#[derive(Default)]
+struct Evaluations {
+    running: Cell<bool>,
+    /// After one that could not be done.
+    not_before: Cell<Option<Timestamp>>,
+    due: Notify,
+    ended: Notify,
+}
+
+impl Evaluations {
+    /// Begins what is due. Returns when to wake up next, for that or for `next`.
+    fn begin_or_wait(&self, machine: &Machine, next: Option<Timestamp>) -> Option<Timestamp> {
+        if self.running.get() {
+            return next;
+        }
+        let identity = machine.enrolled().ok();
+        let due = identity.and_then(|identity| compliance::next(machine, &identity));
+        let Some(due) = due else { return next };
+        let now = machine.now();
+        let due = due.max(self.not_before.get().unwrap_or(due));
+        if due <= now {
+            self.running.set(true);
+            self.due.notify_one();
+            return next;
+        }
+        let due = due.min(now + LONGEST_SLEEP);
+        Some(next.map_or(due, |next| next.min(due)))
+    }
+
+    /// Does what is due, again and again.
+    async fn run(&self, machine: &Machine) {
+        loop {
+            self.due.notified().await;
+            let done = compliance::work(machine).await;
+            if let Err(failure) = &done {
+                tracing::error!(event = "not-evaluated", %failure, "will be tried again");
+            }
+            let wait = done.err().map(|_| machine.now() + AFTER_FAILURE);
+            self.not_before.set(wait);
+            self.running.set(false);
+            self.ended.notify_one();
+        }
+    }
 }
 
 /// Until the next moment that matters, or until a tool says that something changed. Without an
@@ -64,10 +120,14 @@ async fn sleep(
     machine: &Machine,
     alarm: &mut Alarm,
     changed: &mut Signal,
+    evaluated: &Notify,
     next: Option<Timestamp>,
 ) -> Result<(), Failure> {
     let Some(next) = next else {
-        changed.recv().await;
+        tokio::select! {
+            _ = changed.recv() => {}
+            () = evaluated.notified() => {}
+        }
         return Ok(());
     };
     let offline = machine.state().is_offline();
@@ -84,6 +144,7 @@ async fn sleep(
     tokio::select! {
         waited = alarm.wait_until(next) => waited?,
         _ = changed.recv() => {}
+        () = evaluated.notified() => {}
         () = network => {
             tracing::debug!(event = "network-changed");
             let now = machine.now();
@@ -138,8 +199,10 @@ async fn work_when_due(machine: &Machine) -> Result<Option<Timestamp>, Failure> 
     let Some(due) = Due::now(machine)?.filter(|due| due.next <= machine.now()) else {
         return Ok(Due::now(machine)?.map(|due| due.next));
     };
-    if due.work.is_some() {
-        let renewal_is_due = due.work == Some(Work::Renewal);
+    if due.work == Some(Work::Delivery) {
+        compliance::deliver_and_note(machine).await?;
+    } else if let Some(work) = due.work {
+        let renewal_is_due = work == Work::Renewal;
         match act(machine, renewal_is_due).await {
             Ok(()) | Err(Failure::NotEnrolled) => {}
             Err(failure) => {
@@ -170,6 +233,7 @@ async fn act(machine: &Machine, renewal_is_due: bool) -> Result<(), Failure> {
             done => {
                 done?;
                 tracing::debug!(event = "checked-in");
+                compliance::deliver_and_note(machine).await?;
             }
         }
     }
@@ -181,6 +245,8 @@ async fn act(machine: &Machine, renewal_is_due: bool) -> Result<(), Failure> {
 enum Work {
     CheckIn,
     Renewal,
+    /// Of policy to here, and of results to the site.
+    Delivery,
 }
 
 /// What is due, and when.
@@ -223,15 +289,21 @@ impl Due {
         };
         let reminder = reminder::next(machine, &state, &identity);
         let reminder = reminder.map_or(Timestamp::MAX, |next| next.at);
+        let delivery = match compliance::is_waiting(machine, &identity, &state) {
+            true => again(&state.delivery_trouble),
+            false => Timestamp::MAX,
+        };
         let work = if renewal <= now {
             Some(Work::Renewal)
         } else if check_in <= now {
             Some(Work::CheckIn)
+        } else if delivery <= now {
+            Some(Work::Delivery)
         } else {
             None
         };
         Ok(Some(Self {
-            next: check_in.min(renewal).min(reminder),
+            next: check_in.min(renewal).min(reminder).min(delivery),
             work,
         }))
     }

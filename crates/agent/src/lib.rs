@@ -2,6 +2,7 @@
 //! not possible, and takes leave. `main.rs` is its command line.
 
 pub mod cli;
+pub mod compliance;
 pub mod daemon;
 pub mod failure;
 mod files;

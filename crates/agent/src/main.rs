@@ -4,9 +4,11 @@
 use std::process::ExitCode;
 
 use agent::cli::{self, Command};
+use agent::compliance::{evaluator, runner};
 use agent::failure::Failure;
 use agent::identity::Machine;
-use agent::{daemon, platform, tools};
+use agent::{daemon, log, platform, tools};
+use clock::SystemClock;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os().collect()) {
@@ -17,28 +19,45 @@ fn main() -> ExitCode {
     if let Command::Defaults(arguments) = &cli.command {
         return tools::defaults::run(&platform::Layout::new(&cli.root), arguments);
     }
-    let done = run(cli);
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    // Processes of an evaluation, which start light.
+    let worked = match &cli.command {
+        Command::RunScripts => Some(runner::main()),
+        Command::EvaluatePlan => {
+            let layout = platform::Layout::new(&cli.root);
+            log::start(&layout, false);
+            Some(evaluator::main(&layout, &SystemClock::new()))
+        }
+        _ => None,
+    };
+    if let Some(worked) = worked {
+        // Whoever started them sees how far they came.
+        return worked.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
+    let evaluates = matches!(cli.command, Command::Evaluate(_));
+    match run(cli) {
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("error: {failure}");
             if let Some(hint) = failure.hint() {
                 eprintln!("{hint}");
             }
-            ExitCode::from(failure.exit_code())
+            ExitCode::from(match evaluates {
+                true => tools::evaluate::NOT_EVALUATED,
+                false => failure.exit_code(),
+            })
         }
     }
 }
 
-fn run(cli: cli::Cli) -> Result<(), Failure> {
+fn run(cli: cli::Cli) -> Result<ExitCode, Failure> {
+    let done = |()| ExitCode::SUCCESS;
     let machine = Machine::new(&cli.root);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("cannot start: {error}")))?;
     match cli.command {
-        Command::Status(output) => return tools::status::run(&machine, output),
-        Command::Defaults(_) => unreachable!("handled before"),
+        Command::Status(output) => return tools::status::run(&machine, output).map(done),
         _ => machine.require_root()?,
     }
     match cli.command {
@@ -48,10 +67,16 @@ fn run(cli: cli::Cli) -> Result<(), Failure> {
         Command::CheckIn(output) => runtime.block_on(tools::check_in::run(&machine, output)),
         Command::Trust(arguments) => runtime.block_on(tools::trust::run(&machine, &arguments)),
         Command::Run => runtime.block_on(daemon::run(&machine)),
+        Command::Evaluate(arguments) => {
+            return runtime.block_on(tools::evaluate::run(&machine, &arguments));
+        }
         Command::Uninstall(arguments) => {
             runtime.block_on(tools::uninstall::run(&machine, &arguments))
         }
         Command::Diagnostics(arguments) => tools::diagnostics::run(&machine, &arguments),
-        Command::Status(_) | Command::Defaults(_) => unreachable!("handled before"),
+        Command::Status(_) | Command::Defaults(_) | Command::EvaluatePlan | Command::RunScripts => {
+            unreachable!("handled before")
+        }
     }
+    .map(done)
 }

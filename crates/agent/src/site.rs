@@ -8,9 +8,11 @@ use data_encoding::BASE64;
 use domain::fault::step;
 use domain::{Pin, Timestamp};
 use protocol::{
-    CHECK_IN_PATH, Challenge, CheckIn, CheckInAnswer, EST_PREFIX, LEAVE_PATH, Leave, LeaveAnswer,
-    NEW_RECORD, PROOF_HEADER, Problem, ProblemKind, Proof, ProofPurpose, RECORD_HEADER,
-    RENEW_EXPIRED_PATH, RenewExpired, RenewedExpired, proved_message,
+    BodyHash, CHECK_IN_PATH, COMMAND_PATH, Challenge, CheckIn, CheckInAnswer, CommandId,
+    CommandResult, EST_PREFIX, LEAVE_PATH, Leave, LeaveAnswer, NEW_RECORD, POLICY_BODY_PATH,
+    POLICY_LIMIT, POLICY_PATH, PROOF_HEADER, Problem, ProblemKind, Proof, ProofPurpose,
+    RECORD_HEADER, RENEW_EXPIRED_PATH, RESULTS_PATH, RenewExpired, RenewedExpired, ResultReceipt,
+    ResultReport, SignedDocument, proved_message,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -196,16 +198,49 @@ impl SiteClient {
         self.post(LEAVE_PATH, &leave).await
     }
 
+    /// The signed list of what this device is to evaluate.
+    pub async fn policy(&self) -> Result<SignedDocument, Failure> {
+        self.document(POLICY_PATH.to_owned()).await
+    }
+
+    /// A signed body of the list.
+    pub async fn policy_body(&self, hash: BodyHash) -> Result<SignedDocument, Failure> {
+        self.document(format!("{POLICY_BODY_PATH}/{hash}")).await
+    }
+
+    pub async fn results(&self, report: &ResultReport) -> Result<ResultReceipt, Failure> {
+        self.post(RESULTS_PATH, report).await
+    }
+
+    pub async fn command_result(
+        &self,
+        id: &CommandId,
+        result: &CommandResult,
+    ) -> Result<(), Failure> {
+        let path = format!("{COMMAND_PATH}/{id}");
+        self.send(posted(&path, result)?).await.map(drop)
+    }
+
+    async fn document(&self, path: String) -> Result<SignedDocument, Failure> {
+        let response = self.send(Request::get(path)).await?;
+        if response.body.len() > POLICY_LIMIT {
+            return Err(Failure::other("the server's answer is too large"));
+        }
+        read(&response)
+    }
+
     async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body).map_err(|error| Failure::other(error.to_string()))?;
-        let request =
-            Request::new(Method::POST, path, body).header("content-type", "application/json");
-        read(&self.send(request).await?)
+        read(&self.send(posted(path, body)?).await?)
     }
+}
+
+fn posted(path: &str, body: &impl Serialize) -> Result<Request, Failure> {
+    let body = serde_json::to_vec(body).map_err(|error| Failure::other(error.to_string()))?;
+    Ok(Request::new(Method::POST, path, body).header("content-type", "application/json"))
 }
 
 /// The issuing CAs under the pinned root.

@@ -36,6 +36,14 @@ pub struct State {
     /// How often the reminder was put off in the second period.
     pub put_off: u32,
     pub known_time: Option<KnownTime>,
+    /// The site has another policy list for this device, or the one that it has grows old.
+    pub policy_wanted: bool,
+    /// Why the last list, or a body of it, was refused; none after a good one.
+    pub policy_problem: Option<String>,
+    /// Why the last command was refused; none after a check-in that brought no such command.
+    pub command_problem: Option<String>,
+    /// Why policy or results did not get through; check-ins go on meanwhile.
+    pub delivery_trouble: Option<Trouble>,
 }
 
 /// The site's time, and how to tell what went by since.
@@ -124,7 +132,11 @@ impl State {
 
     /// What was not reachable is tried again at once: the machine woke, or the network changed.
     pub fn try_again_at(&mut self, now: Timestamp) {
-        for trouble in [&mut self.trouble, &mut self.renewal_trouble] {
+        for trouble in [
+            &mut self.trouble,
+            &mut self.renewal_trouble,
+            &mut self.delivery_trouble,
+        ] {
             if let Some(trouble) = trouble.as_mut().filter(|trouble| !trouble.refused) {
                 trouble.next = now;
             }
@@ -141,7 +153,7 @@ impl State {
     /// True when the site was not reachable at the last attempt of anything.
     pub fn is_offline(&self) -> bool {
         let offline = |trouble: &Option<Trouble>| trouble.as_ref().is_some_and(|t| !t.refused);
-        offline(&self.trouble) || offline(&self.renewal_trouble)
+        offline(&self.trouble) || offline(&self.renewal_trouble) || offline(&self.delivery_trouble)
     }
 }
 

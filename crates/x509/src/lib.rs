@@ -17,7 +17,9 @@ pub use crl::{CertificateList, InvalidCrl, RevokedEntry};
 pub use digest::{hmac_sha256, hmac_sha256_matches, key_digest, sha256};
 pub use key::{InvalidKey, PrivateKey, signature_matches};
 pub use pem::{certificates_from_pem, certificates_to_pem};
-pub use policy::{PolicySignatureError, verify_policy};
+pub use policy::{
+    PolicySignatureError, policy_certificate, verify_policy, verify_policy_signature,
+};
 pub use renewal_id::{InvalidRenewalId, RenewalId};
 pub use request::{CertificateRequest, InvalidRequest, KeyType, Wishes, request_der, request_pem};
 

@@ -37,6 +37,20 @@ pub fn verify_policy(
     signature: &[u8],
     now: Timestamp,
 ) -> Result<Certificate, PolicySignatureError> {
+    let policy = policy_certificate(pin, chain, now)?;
+    verify_policy_signature(&policy, message, signature)?;
+    Ok(policy)
+}
+
+/// The first half of [`verify_policy`]: what does not change between the documents of one signer.
+///
+/// # Errors
+/// When the chain is not one of the site, for this purpose, at this time.
+pub fn policy_certificate(
+    pin: Pin,
+    chain: &[Vec<u8>],
+    now: Timestamp,
+) -> Result<Certificate, PolicySignatureError> {
     let [policy, root] = chain else {
         return Err(PolicySignatureError::Chain);
     };
@@ -57,8 +71,21 @@ pub fn verify_policy(
     if now > policy.not_after() {
         return Err(PolicySignatureError::Ended(policy.not_after()));
     }
-    if !signature_matches(policy.spki_der(), message, signature) {
-        return Err(PolicySignatureError::Signature);
-    }
     Ok(policy)
+}
+
+/// The second half: `policy` came from [`policy_certificate`].
+///
+/// # Errors
+/// When the signature is not its key's.
+pub fn verify_policy_signature(
+    policy: &Certificate,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), PolicySignatureError> {
+    if signature_matches(policy.spki_der(), message, signature) {
+        Ok(())
+    } else {
+        Err(PolicySignatureError::Signature)
+    }
 }

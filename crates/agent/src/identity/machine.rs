@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use protocol::CheckIn;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::compliance;
 use crate::failure::Failure;
 use crate::files;
 use crate::identity::{Identity, IdentityStore};
@@ -31,6 +32,8 @@ pub struct Machine {
     pub facts: fn() -> DeviceFacts,
     /// Names this run of the machine, from its start to its end.
     pub boot: String,
+    /// The agent's own program, which evaluates in a process of its own.
+    pub program: PathBuf,
 }
 
 impl Machine {
@@ -45,6 +48,7 @@ impl Machine {
             rng: Arc::new(SystemRng),
             facts: platform::facts,
             boot: platform::boot(),
+            program: platform::own_program(),
         }
     }
 
@@ -121,6 +125,22 @@ impl Machine {
             .ok()
     }
 
+    /// The best knowledge of the time. Within one run of the machine that is the site's, whatever the
+    /// clock was set to; after a start the clock, corrected by what it was wrong before, and never
+    /// before the last moment that the site told.
+    pub fn best_time(&self) -> Timestamp {
+        let state = self.state();
+        let Some(known) = self.known_time() else {
+            return self.now();
+        };
+        if state.known_time.is_some_and(|time| time.boot == self.boot) {
+            return known;
+        }
+        let skew = SignedDuration::from_secs(state.skew.unwrap_or(0));
+        let corrected = self.now().saturating_add(skew);
+        corrected.map_or(known, |corrected| corrected.max(known))
+    }
+
     /// Remembers the site's time.
     pub fn know_time(&self, time: Timestamp) -> KnownTime {
         KnownTime {
@@ -140,11 +160,12 @@ impl Machine {
             trust_verified: Some(site.trust_verified),
             ..(self.facts)()
         };
+        let (policy, results) = compliance::report(self);
         CheckIn {
             facts,
             time: self.now(),
-            policy: None,
-            results: None,
+            policy,
+            results,
         }
     }
 

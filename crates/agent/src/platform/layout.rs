@@ -58,6 +58,26 @@ impl Layout {
         self.state().join("identity")
     }
 
+    /// What the site signed for this device.
+    pub fn policy(&self) -> PathBuf {
+        self.state().join("policy")
+    }
+
+    /// Results of evaluations, and what is remembered for the next one.
+    pub fn compliance(&self) -> PathBuf {
+        self.state().join("compliance")
+    }
+
+    /// Working directories of scripts while they run.
+    pub fn work(&self) -> PathBuf {
+        self.state().join("work")
+    }
+
+    /// Property lists of the whole machine, where preference settings look for a domain.
+    pub fn library_preferences(&self) -> PathBuf {
+        self.root.join("Library/Preferences")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.root.join("var/log/perennial")
     }

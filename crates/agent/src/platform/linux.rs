@@ -1,14 +1,18 @@
 //! Linux.
 
+mod containment;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use clock::SystemClock;
 use domain::{DeviceFacts, Timestamp};
 use jiff::SignedDuration;
+use process_wrap::std::{CommandWrap, ProcessSession};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -19,6 +23,16 @@ use tokio::io::unix::AsyncFd;
 use crate::platform::Layout;
 
 use super::Process;
+
+pub use containment::{
+    ChildEnd, ScriptFile, adopt_orphans, descendants, marked, own_memory, prepare_runner,
+};
+
+/// Where scripts find programs, after the agent's own tools.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Root's.
+pub const HOME: &str = "/root";
+pub const LANG: &str = "C.UTF-8";
 
 pub fn facts() -> DeviceFacts {
     let (os_name, os_version) = os_release();
@@ -48,6 +62,15 @@ fn os_release() -> (String, String) {
         line.unwrap_or_default().trim_matches('"').to_owned()
     };
     ("Linux".to_owned(), value("PRETTY_NAME"))
+}
+
+/// The distribution's version as a number, which rules compare with.
+pub fn os_version_number() -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_ID="))?;
+    Some(line.trim_matches('"').to_owned())
 }
 
 /// The distribution's own description of itself, and the kernel.
@@ -270,6 +293,28 @@ pub fn start_service() -> Option<String> {
 /// Stops the service, where systemd runs.
 pub fn stop_service() -> Option<String> {
     systemctl(&["disable", "--now", "perennial-agent.service"])
+}
+
+/// Starts the removal of this agent in a process that outlives it: stopping a service ends all that
+/// is in it.
+pub fn start_uninstalling(program: &Path, layout: &Layout) -> io::Result<()> {
+    let mut command = match layout.is_machine() && fs::exists("/run/systemd/system")? {
+        true => {
+            let mut command = Command::new("systemd-run");
+            command.args(["--collect", "--quiet"]).arg(program);
+            command
+        }
+        false => Command::new(program),
+    };
+    command
+        .arg("--root")
+        .arg(layout.root())
+        .arg("uninstall")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    CommandWrap::from(command).wrap(ProcessSession).spawn()?;
+    Ok(())
 }
 
 fn systemctl(words: &[&str]) -> Option<String> {

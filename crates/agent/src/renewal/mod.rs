@@ -8,6 +8,7 @@ use protocol::CheckInAnswer;
 use x509::{Certificate, PrivateKey};
 use zeroize::Zeroizing;
 
+use crate::compliance;
 use crate::failure::Failure;
 use crate::identity::{Identity, Machine, Pending};
 use crate::preferences::CCMCLIENT;
@@ -312,6 +313,7 @@ fn note_check_in(
     state.renewal_mode = answer.renewal_mode;
     state.known_time = Some(machine.know_time(answer.time));
     state.take_window(answer.renewal.suggested_window, &*machine.rng);
+    compliance::note_answer(machine, state, answer)?;
     Ok(machine.write_state(state)?)
 }
 
@@ -324,20 +326,24 @@ pub fn note_trouble(machine: &Machine, failure: &Failure, of_renewal: bool) -> R
         false => &mut state.trouble,
     };
     let failures = trouble.as_ref().map_or(0, |trouble| trouble.failures) + 1;
-    let wait = match failure {
-        // An administrator may have allowed it meanwhile.
-        Failure::Expired(_) => LONGEST_WAIT,
-        failure if failure.is_refusal() => AFTER_REFUSAL,
-        _ => (FIRST_WAIT * 2_i32.pow(failures.min(7) - 1)).min(LONGEST_WAIT),
-    };
     *trouble = Some(Trouble {
         at: now,
         what: failure.to_string(),
         refused: failure.is_refusal(),
         failures,
-        next: now + wait,
+        next: now + wait_after(failure, failures),
     });
     Ok(machine.write_state(&state)?)
+}
+
+/// How long to wait after so many failures in a row.
+pub fn wait_after(failure: &Failure, failures: u32) -> SignedDuration {
+    match failure {
+        // An administrator may have allowed it meanwhile.
+        Failure::Expired(_) => LONGEST_WAIT,
+        failure if failure.is_refusal() => AFTER_REFUSAL,
+        _ => (FIRST_WAIT * 2_i32.pow(failures.min(7) - 1)).min(LONGEST_WAIT),
+    }
 }
 
 /// The keys that the client keeps in its domain, for people's scripts. The identifier is not among

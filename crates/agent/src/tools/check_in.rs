@@ -3,6 +3,7 @@
 use domain::RenewalMode;
 
 use crate::cli::Output;
+use crate::compliance;
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::renewal;
@@ -11,11 +12,16 @@ use crate::tools::status::to_the_second;
 pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     renewal::require_identity(machine)?;
     crate::log::start(&machine.layout, false);
-    let _lock = machine.lock().await?;
+    let lock = machine.lock().await?;
     renewal::resume(machine).await?;
     let site = machine.enrolled()?.site;
     let answer = renewal::check_in(machine).await?;
-    machine.wake_daemon();
+    compliance::deliver_and_note(machine).await?;
+    drop(lock);
+    match machine.daemon() {
+        Some(_) => machine.wake_daemon(),
+        None => do_commands(machine).await?,
+    }
     if output.json {
         return super::print_json(&answer);
     }
@@ -30,4 +36,15 @@ pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
         mode => println!("No silent renewal: the site's policy is {mode}"),
     }
     Ok(())
+}
+
+/// Without a daemon, what the site asked for is done here.
+async fn do_commands(machine: &Machine) -> Result<(), Failure> {
+    compliance::do_commands(machine).await?;
+    let _lock = machine.lock().await?;
+    match compliance::deliver_and_note(machine).await {
+        // It was told to leave, or leaves now.
+        Err(Failure::NotEnrolled) => Ok(()),
+        done => done,
+    }
 }

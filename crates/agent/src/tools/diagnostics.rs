@@ -15,6 +15,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use crate::cli::Diagnostics;
+use crate::compliance::Standing;
 use crate::failure::Failure;
 use crate::files;
 use crate::identity::Machine;
@@ -90,6 +91,11 @@ fn collect(machine: &Machine, archive: &mut Archive) -> io::Result<()> {
     logs(layout, archive)?;
     archive.leave_out("crash reports", "this system keeps none for the agent");
     archive.file("state.json", &layout.state().join("state.json"))?;
+    archive.text("compliance.txt", rules(machine))?;
+    archive.leave_out(
+        "policy and results",
+        "scripts and the values that they found are never collected",
+    );
     // The one file of an identity that is not for others is its key. It is not opened here.
     for generation in ["current", "pending"] {
         let folder = layout.identity().join(generation);
@@ -145,6 +151,24 @@ fn processes() -> io::Result<String> {
         )
     });
     Ok(format!("{:>8}  {:<20}  NAME\n", "PID", "USER") + &lines.collect::<String>())
+}
+
+/// How each rule stands: without its value, and without reasons that may repeat what a script said.
+fn rules(machine: &Machine) -> Result<String, Failure> {
+    let identity = machine.enrolled()?;
+    let mut text = String::new();
+    for held in Standing::rules(machine, &identity) {
+        let found = &held.found;
+        text += &format!(
+            "{}  {:<18}  since {}  {} / {}\n",
+            found.rule,
+            found.state.to_string(),
+            status::to_the_second(held.since),
+            found.item,
+            found.name
+        );
+    }
+    Ok(text)
 }
 
 /// What installing put on this machine, and how it is now.

@@ -4,6 +4,7 @@ pub mod check_in;
 pub mod defaults;
 pub mod diagnostics;
 pub mod enroll;
+pub mod evaluate;
 pub mod install;
 pub mod renew;
 pub mod status;

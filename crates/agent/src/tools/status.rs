@@ -4,6 +4,7 @@ use domain::{Pin, RenewalMode, RenewalSetting, Timestamp, Window};
 use serde::Serialize;
 
 use crate::cli::Output;
+use crate::compliance::Standing;
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::reminder;
@@ -36,6 +37,9 @@ pub struct Status {
     pub last_reminder: Option<Timestamp>,
     pub trouble: Option<Trouble>,
     pub renewal_trouble: Option<Trouble>,
+    pub delivery_trouble: Option<Trouble>,
+    /// None where the site gave no policy.
+    pub compliance: Option<Standing>,
     pub daemon_running: bool,
     pub agent_version: &'static str,
 }
@@ -76,6 +80,7 @@ impl Status {
         let identity = machine.enrolled()?;
         let state = machine.state();
         let next_reminder = reminder::next(machine, &state, &identity);
+        let compliance = Standing::of(machine, &identity);
         let SiteRecord {
             server,
             pin,
@@ -115,6 +120,8 @@ impl Status {
             last_reminder: state.last_reminder,
             trouble: state.trouble,
             renewal_trouble: state.renewal_trouble,
+            delivery_trouble: state.delivery_trouble,
+            compliance,
             daemon_running: machine.daemon().is_some(),
             agent_version: env!("CARGO_PKG_VERSION"),
         })
@@ -205,6 +212,7 @@ pub fn text(status: &Status) -> String {
     for (what, trouble) in [
         ("Check-in", &status.trouble),
         ("Renewal", &status.renewal_trouble),
+        ("Delivery", &status.delivery_trouble),
     ] {
         let Some(trouble) = trouble else { continue };
         let how = if trouble.refused { "refused" } else { "failed" };
@@ -218,6 +226,11 @@ pub fn text(status: &Status) -> String {
         );
         line("", format!("next attempt {}", to_the_second(trouble.next)));
     }
+    if let Some(standing) = &status.compliance {
+        for (name, text) in compliance_lines(standing) {
+            line(name, text);
+        }
+    }
     let daemon = if status.daemon_running {
         "running"
     } else {
@@ -225,6 +238,39 @@ pub fn text(status: &Status) -> String {
     };
     line("Agent", format!("{}, {daemon}", status.agent_version));
     whole
+}
+
+fn compliance_lines(standing: &Standing) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let (Some(version), Some(expires_at)) = (standing.version, standing.expires_at) {
+        let until = to_the_second(expires_at);
+        lines.push(("Policy", format!("version {version}, valid until {until}")));
+    }
+    if let Some(problem) = &standing.problem {
+        lines.push(("Policy problem", problem.clone()));
+    }
+    for baseline in &standing.baselines {
+        let text = baseline.text(to_the_second);
+        lines.push(("Baseline", format!("{}: {text}", baseline.baseline)));
+    }
+    let at = |at: Option<Timestamp>| at.map_or("never".to_owned(), to_the_second);
+    let next = match standing.next_evaluation {
+        Some(next) if next == Timestamp::MIN => "now".to_owned(),
+        Some(next) => to_the_second(next),
+        None => "not planned".to_owned(),
+    };
+    lines.push((
+        "Evaluated",
+        format!("{}, next {next}", at(standing.evaluated_at)),
+    ));
+    if standing.waiting > 0 {
+        let changes = match standing.waiting {
+            1 => "1 change waits".to_owned(),
+            many => format!("{many} changes wait"),
+        };
+        lines.push(("", format!("{changes} for the site")));
+    }
+    lines
 }
 
 /// Nobody reads fractions.

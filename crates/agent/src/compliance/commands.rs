@@ -1,0 +1,180 @@
+//! Commands of the site: signed, for this device, done once. A command is remembered until it
+//! expires, so that the same one does nothing when it comes again; and it is remembered before it is
+//! done, so that being cut off does not do it twice.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use domain::Timestamp;
+use protocol::{CommandId, CommandResult, SignedDocument};
+use serde::{Deserialize, Serialize};
+
+use super::policy::{Owner, PolicyProblem, Verifier};
+use crate::files;
+use crate::platform::Layout;
+
+/// More are refused until some expire.
+const MOST: usize = 1_000;
+
+/// What is remembered of a site's commands. Read, changed and written by who holds the machine's lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commands {
+    owner: Owner,
+    known: BTreeMap<CommandId, Known>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    expires_at: Timestamp,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Stage {
+    /// As the site signed it: it is verified again before it is done.
+    Waiting(SignedDocument),
+    Begun,
+    Done(CommandResult),
+    /// The site knows.
+    Told,
+}
+
+impl Commands {
+    /// # Errors
+    /// When it is there and cannot be read: then nobody knows what was done already.
+    pub fn read(layout: &Layout, owner: &Owner) -> io::Result<Self> {
+        let file = file(layout);
+        let nothing = Self {
+            owner: owner.clone(),
+            known: BTreeMap::new(),
+        };
+        let text = match fs::read(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(nothing),
+            read => read.map_err(|error| files::named(&file, &error))?,
+        };
+        let commands: Self =
+            serde_json::from_slice(&text).map_err(|error| files::named(&file, &error.into()))?;
+        // Another device's commands are refused for their name: nothing of it need be known.
+        Ok(match commands.owner == *owner {
+            true => commands,
+            false => nothing,
+        })
+    }
+
+    pub fn write(&self, layout: &Layout) -> io::Result<()> {
+        files::make_folder(&layout.compliance(), 0o700)?;
+        files::replace(&file(layout), &serde_json::to_vec(self)?, 0o600)
+    }
+
+    /// Remembers a command that arrived. False: it is known already, and nothing is done.
+    ///
+    /// # Errors
+    /// When it is not one of the site for this device, or too late.
+    pub fn take(
+        &mut self,
+        document: &SignedDocument,
+        verifier: &mut Verifier,
+    ) -> Result<bool, PolicyProblem> {
+        let command = verifier.command(document)?;
+        if self.known.contains_key(&command.id) {
+            return Ok(false);
+        }
+        if self.known.len() >= MOST {
+            return Err(PolicyProblem::Unreadable(format!(
+                "{MOST} commands wait already"
+            )));
+        }
+        self.known.insert(
+            command.id,
+            Known {
+                expires_at: command.expires_at,
+                stage: Stage::Waiting(document.clone()),
+            },
+        );
+        Ok(true)
+    }
+
+    /// Forgets what expired before `known`, a moment that has certainly passed and never steps back:
+    /// whatever the clock does, such a command is not taken again.
+    pub fn forget(&mut self, known: Option<Timestamp>) -> bool {
+        let before = self.known.len();
+        if let Some(known) = known {
+            self.known
+                .retain(|_, command| command.expires_at > known || !command.is_over());
+        }
+        self.known.len() != before
+    }
+
+    /// Marks the next one that waits as begun.
+    pub fn begin_next(&mut self) -> Option<(CommandId, SignedDocument)> {
+        self.known.iter_mut().find_map(|(id, known)| {
+            let Stage::Waiting(_) = &known.stage else {
+                return None;
+            };
+            match std::mem::replace(&mut known.stage, Stage::Begun) {
+                Stage::Waiting(document) => Some((id.clone(), document)),
+                _ => None,
+            }
+        })
+    }
+
+    pub fn end(&mut self, id: &CommandId, result: CommandResult) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.stage = Stage::Done(result);
+        }
+    }
+
+    /// What was begun and nobody does any more ends: it is never done twice.
+    pub fn end_what_was_cut_off(&mut self, at: Timestamp) -> bool {
+        let mut any = false;
+        for known in self.known.values_mut() {
+            if known.stage == Stage::Begun {
+                any = true;
+                known.stage = Stage::Done(CommandResult {
+                    at,
+                    done: false,
+                    detail: "the agent was stopped while it did this".to_owned(),
+                });
+            }
+        }
+        any
+    }
+
+    /// A result that the site does not know.
+    pub fn next_result(&self) -> Option<(CommandId, CommandResult)> {
+        self.known
+            .iter()
+            .find_map(|(id, known)| match &known.stage {
+                Stage::Done(result) => Some((id.clone(), result.clone())),
+                _ => None,
+            })
+    }
+
+    pub fn told(&mut self, id: &CommandId) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.stage = Stage::Told;
+        }
+    }
+
+    pub fn waits_or_was_cut_off(&self) -> bool {
+        self.waits() || self.known.values().any(|known| known.stage == Stage::Begun)
+    }
+
+    pub fn waits(&self) -> bool {
+        let mut known = self.known.values();
+        known.any(|known| matches!(known.stage, Stage::Waiting(_)))
+    }
+}
+
+impl Known {
+    fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Told)
+    }
+}
+
+fn file(layout: &Layout) -> PathBuf {
+    layout.compliance().join("commands.json")
+}

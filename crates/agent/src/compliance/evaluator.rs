@@ -1,0 +1,790 @@
+//! The process that evaluates: it reads a [`Plan`] on standard input, verifies the policy on disk
+//! again, discovers, judges, remediates, and writes a [`Line`] for each thing that it found out. It
+//! never opens the device's key, and its memory goes back when it ends. When its input ends, it stops.
+//!
+//! Discoveries come first, two at once. Then remediations, one at a time, each followed by another
+//! discovery: what is remediated was found non-compliant by this very evaluation.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+
+use domain::compliance::{
+    BaselineName, ComplianceRule, Condition, Output, Reading, RemediationGuard, RemediationWindow,
+    Script, Setting, SettingSource, Verdict,
+};
+use domain::{Clock, ComplianceState, Period, Timestamp, fault};
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+use protocol::{BodyHash, CommandResult, ItemBody, RuleNumber, RuleResult};
+use serde::{Deserialize, Serialize};
+
+use super::policy::{Owner, PolicyStore, Verifier};
+use super::preference::{self, Preference};
+use super::results::Found;
+use super::runner::{self, Answer, Order};
+use crate::files;
+use crate::platform::{self, Layout};
+
+/// Discoveries at once.
+const RUNNERS: usize = 2;
+/// How long a script may take that is only tested.
+const TEST_LIMIT: Period = Period::from_seconds(60);
+
+/// What to do, from the agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    pub owner: Owner,
+    /// The best knowledge of the time.
+    pub now: Timestamp,
+    pub os_name: String,
+    pub os_version: String,
+    pub task: Task,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    Evaluate {
+        /// Numbers of deployments.
+        deployments: Vec<i64>,
+        remediate: bool,
+    },
+    Test {
+        script: Script,
+    },
+}
+
+/// What was found out, to the agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    Begun {
+        /// The rules of the whole policy.
+        rules: Vec<RuleNumber>,
+        settings: usize,
+    },
+    /// A body that is not what the site signed. Its rules are not evaluated.
+    Broken {
+        body: BodyHash,
+        why: String,
+    },
+    /// A setting was discovered.
+    Discovered,
+    Remediating {
+        rule: String,
+    },
+    Found(Found),
+    Tested(String),
+    /// Nothing runs, and why.
+    Refused(String),
+    /// All was done.
+    Ended,
+}
+
+/// The program of this process.
+///
+/// # Errors
+/// When there is no plan, or nobody listens any more.
+pub fn main(layout: &Layout, clock: &dyn Clock) -> io::Result<()> {
+    let mut input = BufReader::new(io::stdin());
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let plan: Plan = serde_json::from_str(&line)?;
+    // Nothing else comes. Its end is the agent's: then runners see the end of theirs, and stop.
+    std::thread::spawn(move || {
+        let _ = input.read_to_end(&mut Vec::new());
+        std::process::exit(1);
+    });
+    let mut evaluator = Evaluator::new(layout, clock, plan)?;
+    let done = evaluator.run();
+    // What a runner left behind that was killed by its script.
+    runner::kill_all();
+    let _ = fs::remove_dir_all(&evaluator.folder);
+    done
+}
+
+struct Evaluator<'a> {
+    layout: &'a Layout,
+    clock: &'a dyn Clock,
+    plan: Plan,
+    /// By `clock`, when `plan.now` was.
+    begun: SignedDuration,
+    /// Working directories are made in it.
+    folder: PathBuf,
+    environment: Vec<(String, String)>,
+    out: io::Stdout,
+}
+
+/// A configuration item to evaluate.
+struct Item {
+    body: ItemBody,
+    baselines: Vec<BaselineName>,
+    /// When it may be remediated: one of these windows, or always.
+    remediation: Vec<Option<RemediationWindow>>,
+}
+
+/// What a discovery gave.
+enum Discovery {
+    Script(Output),
+    Preference(preference::Discovered),
+}
+
+/// A setting that was discovered, with what its rules say.
+struct Judged<'i> {
+    item: &'i Item,
+    setting: &'i Setting,
+    verdicts: Vec<(RuleNumber, &'i ComplianceRule, Reading, Verdict)>,
+}
+
+/// The environment's variable by which a script's processes are known again.
+const MARKER: &str = "PERENNIAL_EVALUATION";
+
+impl<'a> Evaluator<'a> {
+    fn new(layout: &'a Layout, clock: &'a dyn Clock, plan: Plan) -> io::Result<Self> {
+        platform::adopt_orphans()?;
+        let folder = layout.work();
+        let marker = layout.root().display().to_string();
+        // What a run that was killed left behind.
+        runner::kill_marked(&format!("{MARKER}={marker}"));
+        let _ = fs::remove_dir_all(&folder);
+        files::make_folder(&folder, 0o700)?;
+        let tools = tools(layout, &folder)?;
+        let environment = [
+            ("PATH", format!("{tools}:{}", platform::SEARCH_PATH)),
+            ("HOME", platform::HOME.to_owned()),
+            ("LANG", platform::LANG.to_owned()),
+            ("PERENNIAL_ROOT", marker.clone()),
+            ("PERENNIAL_VERSION", env!("CARGO_PKG_VERSION").to_owned()),
+            (MARKER, marker),
+        ];
+        Ok(Self {
+            layout,
+            begun: clock.elapsed(),
+            clock,
+            plan,
+            folder,
+            environment: environment
+                .map(|(key, value)| (key.to_owned(), value))
+                .to_vec(),
+            out: io::stdout(),
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        match &self.plan.task {
+            Task::Test { script } => {
+                let script = script.clone();
+                let order = self.order(&script, TEST_LIMIT, "test", "", "");
+                let tested = Lane::start(self.layout)
+                    .and_then(|mut lane| lane.run(&order))
+                    .map_or_else(|error| error.to_string(), |output| described(&output));
+                self.tell(&Line::Tested(tested))?;
+            }
+            Task::Evaluate { deployments, .. } => {
+                let deployments = deployments.clone();
+                self.evaluate(&deployments)?;
+            }
+        }
+        self.tell(&Line::Ended)
+    }
+
+    fn evaluate(&mut self, deployments: &[i64]) -> io::Result<()> {
+        let Some(items) = self.items(deployments)? else {
+            return Ok(());
+        };
+        let (apply, others): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|item| {
+            let content = &item.body.content;
+            content.applies_to(&self.plan.os_name, &self.plan.os_version)
+        });
+        for item in others {
+            for (number, rule) in item.body.rules() {
+                let state = ComplianceState::NotApplicable;
+                self.found(item, number, rule, state, None, None)?;
+            }
+        }
+        let settings: Vec<(&Item, &Setting)> = apply
+            .iter()
+            .flat_map(|item| {
+                let settings = item.body.content.settings().iter();
+                settings.map(|setting| (*item, setting))
+            })
+            .collect();
+        fault::step("discovering");
+        let mut to_remediate = Vec::new();
+        self.discover_all(&settings, |evaluator, judged| {
+            fault::step("discovered");
+            evaluator.tell(&Line::Discovered)?;
+            if judged.wants_remediation() && evaluator.may_remediate(judged.item) {
+                to_remediate.push(judged);
+                Ok(())
+            } else {
+                evaluator.report(&judged, &BTreeMap::new())
+            }
+        })?;
+        if to_remediate.is_empty() {
+            return Ok(());
+        }
+        let mut lane = Lane::start(self.layout)?;
+        for judged in to_remediate {
+            self.remediate(judged, &mut lane)?;
+        }
+        Ok(())
+    }
+
+    /// The items of these deployments; none when nothing may run. Rules of the whole policy are told.
+    fn items(&mut self, deployments: &[i64]) -> io::Result<Option<Vec<Item>>> {
+        let store = PolicyStore::new(self.layout);
+        let mut verifier = Verifier::new(self.plan.owner.clone(), self.plan.now);
+        let list = match store.list(&mut verifier) {
+            Ok(list) => list,
+            Err(problem) => {
+                self.tell(&Line::Refused(format!("the policy list: {problem}")))?;
+                return Ok(None);
+            }
+        };
+        let mut hashes: Vec<BodyHash> = Vec::new();
+        for hash in list.deployments.iter().flat_map(|one| &one.items) {
+            if !hashes.contains(hash) {
+                hashes.push(*hash);
+            }
+        }
+        let (mut items, mut rules) = (Vec::new(), Vec::new());
+        for hash in hashes {
+            let body = match store.body(&mut verifier, hash) {
+                Ok(body) => body,
+                Err(problem) => {
+                    let why = problem.to_string();
+                    self.tell(&Line::Broken { body: hash, why })?;
+                    continue;
+                }
+            };
+            rules.extend(&body.rules);
+            let of = || {
+                list.deployments
+                    .iter()
+                    .filter(|one| one.items.contains(&hash))
+            };
+            // A rule is remediated when one of its deployments says so, whichever of them is due.
+            let remediation = of().filter(|one| one.remediate);
+            let item = Item {
+                body,
+                baselines: of().map(|one| one.baseline.clone()).collect(),
+                remediation: remediation.map(|one| one.remediation_window).collect(),
+            };
+            if of().any(|one| deployments.contains(&one.number)) {
+                items.push(item);
+            }
+        }
+        let os = (&self.plan.os_name, &self.plan.os_version);
+        let settings = items
+            .iter()
+            .filter(|item| item.body.content.applies_to(os.0, os.1))
+            .map(|item| item.body.content.settings().len())
+            .sum();
+        self.tell(&Line::Begun { rules, settings })?;
+        Ok(Some(items))
+    }
+
+    /// Discovers each setting once, and gives each to `take` as soon as its rules are judged.
+    fn discover_all<'i>(
+        &mut self,
+        settings: &[(&'i Item, &'i Setting)],
+        mut take: impl FnMut(&mut Self, Judged<'i>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut orders = VecDeque::new();
+        for (at, (item, setting)) in settings.iter().enumerate() {
+            match &setting.source {
+                SettingSource::Script {
+                    discovery,
+                    time_limit,
+                    ..
+                } => orders.push_back((at, self.order_for(item, setting, discovery, *time_limit))),
+                SettingSource::Preference { .. } => {
+                    let discovery = self.preference(setting).map(|found| found.discover());
+                    if let Some(found) = discovery {
+                        let judged = judge(item, setting, &Discovery::Preference(found));
+                        take(self, judged)?;
+                    }
+                }
+            }
+        }
+        let lanes = RUNNERS.min(orders.len());
+        let orders = Arc::new(Mutex::new(orders));
+        let (done, outputs) = mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..lanes {
+                let (orders, done) = (orders.clone(), done.clone());
+                let layout = self.layout;
+                scope.spawn(move || work(layout, &orders, &done));
+            }
+            drop(done);
+            for (at, output) in outputs {
+                let (item, setting) = settings[at];
+                take(self, judge(item, setting, &Discovery::Script(output)))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Remediates what a setting's rules ask for, discovers again, and tells how they stand.
+    fn remediate(&mut self, mut judged: Judged<'_>, lane: &mut Lane) -> io::Result<()> {
+        let (item, setting) = (judged.item, judged.setting);
+        let wanting: Vec<(RuleNumber, &ComplianceRule)> = judged
+            .verdicts
+            .iter()
+            .filter(|(_, rule, _, verdict)| rule.remediate && *verdict == Verdict::NonCompliant)
+            .map(|(number, rule, _, _)| (*number, *rule))
+            .collect();
+        // Why each of them is not compliant after all that was done.
+        let mut outcomes: BTreeMap<RuleNumber, Option<String>> = BTreeMap::new();
+        let mut script_ran = None;
+        for (number, rule) in wanting {
+            // What was done for another rule of the setting may have been enough.
+            if judged.verdict(number) == Some(&Verdict::Compliant) {
+                outcomes.insert(number, None);
+                continue;
+            }
+            // The window may have ended while other scripts ran.
+            if !self.may_remediate(item) {
+                continue;
+            }
+            match self.may_try(number) {
+                Ok(true) => {}
+                Ok(false) => {
+                    outcomes.insert(number, Some(KEEPS_COMING_BACK.to_owned()));
+                    continue;
+                }
+                Err(error) => {
+                    let why = format!("it was not tried, as it cannot be noted: {error}");
+                    outcomes.insert(number, Some(why));
+                    continue;
+                }
+            }
+            let rule_name = rule.name.to_string();
+            self.tell(&Line::Remediating { rule: rule_name })?;
+            fault::step("remediating");
+            let why_not = match &setting.source {
+                SettingSource::Script {
+                    remediation: Some(script),
+                    time_limit,
+                    ..
+                } => match &script_ran {
+                    // It does the same for each of the setting's rules.
+                    Some(before) => Option::clone(before),
+                    None => {
+                        let order = self.remediation_order(item, setting, script, *time_limit);
+                        let why_not = failure_of(&lane.run(&order)?);
+                        script_ran = Some(why_not.clone());
+                        why_not
+                    }
+                },
+                SettingSource::Script { .. } => Some("there is no remediation script".to_owned()),
+                SettingSource::Preference { .. } => self.write_preference(setting, rule),
+            };
+            fault::step("remediated");
+            let again = self.discover_again(item, setting, lane)?;
+            judged = judge(item, setting, &again);
+            outcomes.insert(number, why_not);
+        }
+        self.report(&judged, &outcomes)
+    }
+
+    /// Notes that a rule is remediated now, before it is; false when it was too often already.
+    fn may_try(&self, rule: RuleNumber) -> io::Result<bool> {
+        let file = self.layout.compliance().join("guard.json");
+        let mut guards: BTreeMap<RuleNumber, RemediationGuard> = match fs::read(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            read => serde_json::from_slice(&read?)?,
+        };
+        let now = self.now();
+        guards.retain(|_, guard| !guard.is_idle(now));
+        let guard = guards.entry(rule).or_default();
+        if !guard.allows(now) {
+            return Ok(false);
+        }
+        guard.note(now);
+        files::make_folder(&self.layout.compliance(), 0o700)?;
+        files::replace(&file, &serde_json::to_vec(&guards)?, 0o600)?;
+        Ok(true)
+    }
+
+    /// Why a preference could not be written.
+    fn write_preference(&self, setting: &Setting, rule: &ComplianceRule) -> Option<String> {
+        let expected = match &rule.condition {
+            Condition::Value(comparison) => comparison.expected(),
+            Condition::Existential(_) => None,
+        };
+        let (Some(preference), Some(value)) = (self.preference(setting), expected) else {
+            return Some("the rule does not say which value to write".to_owned());
+        };
+        let written = preference.write(value);
+        written.err().map(|error| error.to_string())
+    }
+
+    fn discover_again(
+        &self,
+        item: &Item,
+        setting: &Setting,
+        lane: &mut Lane,
+    ) -> io::Result<Discovery> {
+        Ok(match &setting.source {
+            SettingSource::Script {
+                discovery,
+                time_limit,
+                ..
+            } => {
+                let order = self.order_for(item, setting, discovery, *time_limit);
+                Discovery::Script(lane.run(&order)?)
+            }
+            SettingSource::Preference { .. } => Discovery::Preference(
+                self.preference(setting)
+                    .map_or(Ok(None), |found| found.discover()),
+            ),
+        })
+    }
+
+    fn preference<'s>(&self, setting: &'s Setting) -> Option<Preference<'s>>
+    where
+        'a: 's,
+    {
+        match &setting.source {
+            SettingSource::Preference {
+                application_id,
+                key,
+            } => Some(Preference {
+                layout: self.layout,
+                application: application_id,
+                key,
+            }),
+            SettingSource::Script { .. } => None,
+        }
+    }
+
+    fn may_remediate(&self, item: &Item) -> bool {
+        let Task::Evaluate {
+            remediate: true, ..
+        } = self.plan.task
+        else {
+            return false;
+        };
+        let (now, zone) = (self.now(), TimeZone::system());
+        let open = |window: &Option<RemediationWindow>| {
+            window.is_none_or(|window| window.holds(now, &zone))
+        };
+        item.remediation.iter().any(open)
+    }
+
+    fn now(&self) -> Timestamp {
+        let since = self.clock.elapsed() - self.begun;
+        let now = self.plan.now.saturating_add(since);
+        now.unwrap_or(self.plan.now)
+    }
+
+    fn order_for(&self, item: &Item, setting: &Setting, script: &Script, limit: Period) -> Order {
+        let (item, setting) = (item.body.item.as_str(), setting.name.as_str());
+        self.order(script, limit, "discovery", item, setting)
+    }
+
+    fn remediation_order(
+        &self,
+        item: &Item,
+        setting: &Setting,
+        script: &Script,
+        limit: Period,
+    ) -> Order {
+        let (item, setting) = (item.body.item.as_str(), setting.name.as_str());
+        self.order(script, limit, "remediation", item, setting)
+    }
+
+    fn order(
+        &self,
+        script: &Script,
+        time_limit: Period,
+        purpose: &str,
+        item: &str,
+        setting: &str,
+    ) -> Order {
+        let told = [
+            ("PERENNIAL_PURPOSE", purpose),
+            ("PERENNIAL_ITEM", item),
+            ("PERENNIAL_SETTING", setting),
+        ];
+        let told = told.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Order {
+            script: script.clone(),
+            time_limit,
+            environment: self.environment.iter().cloned().chain(told).collect(),
+            folder: self.folder.clone(),
+        }
+    }
+
+    /// Tells how the rules of a setting stand. `outcomes`: those that were remediated, and why that
+    /// did not help.
+    fn report(
+        &mut self,
+        judged: &Judged<'_>,
+        outcomes: &BTreeMap<RuleNumber, Option<String>>,
+    ) -> io::Result<()> {
+        for (number, rule, reading, verdict) in &judged.verdicts {
+            let tried = outcomes.get(number);
+            let state = match (verdict, tried) {
+                (Verdict::Compliant, None) => ComplianceState::Compliant,
+                (Verdict::Compliant, Some(_)) => ComplianceState::Remediated,
+                (Verdict::NonCompliant, None) => ComplianceState::NonCompliant,
+                (Verdict::Error(_), None) => ComplianceState::Error,
+                (_, Some(_)) => ComplianceState::RemediationFailed,
+            };
+            let reason = match (verdict, tried) {
+                (Verdict::Compliant, _) => None,
+                (_, Some(Some(why))) => Some(why.clone()),
+                (Verdict::Error(why), Some(None)) => Some(format!("after the remediation: {why}")),
+                (Verdict::Error(why), None) => Some(why.clone()),
+                (Verdict::NonCompliant, Some(None)) => {
+                    Some("the remediation ran, and it is still not compliant".to_owned())
+                }
+                (Verdict::NonCompliant, None) => None,
+            };
+            let value = match reading {
+                Reading::Value(value) => Some(value.as_str()),
+                Reading::Missing | Reading::Failed(_) => None,
+            };
+            self.found(judged.item, *number, rule, state, value, reason.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn found(
+        &mut self,
+        item: &Item,
+        number: RuleNumber,
+        rule: &ComplianceRule,
+        state: ComplianceState,
+        value: Option<&str>,
+        reason: Option<&str>,
+    ) -> io::Result<()> {
+        self.tell(&Line::Found(Found {
+            rule: number,
+            item: item.body.item.clone(),
+            name: rule.name.clone(),
+            severity: rule.severity,
+            baselines: item.baselines.clone(),
+            state,
+            value: value.map(shown),
+            reason: reason.map(shown),
+        }))
+    }
+
+    fn tell(&mut self, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        let mut out = self.out.lock();
+        out.write_all(&text)?;
+        out.flush()
+    }
+}
+
+const KEEPS_COMING_BACK: &str = "keeps coming back: it was remediated 3 times in 24 hours and did not \
+     last; something else on this computer changes it";
+
+impl Judged<'_> {
+    fn wants_remediation(&self) -> bool {
+        let mut verdicts = self.verdicts.iter();
+        verdicts.any(|(_, rule, _, verdict)| rule.remediate && *verdict == Verdict::NonCompliant)
+    }
+
+    fn verdict(&self, number: RuleNumber) -> Option<&Verdict> {
+        let mut verdicts = self.verdicts.iter();
+        let found = verdicts.find(|(rule, _, _, _)| *rule == number)?;
+        Some(&found.3)
+    }
+}
+
+fn judge<'i>(item: &'i Item, setting: &'i Setting, discovery: &Discovery) -> Judged<'i> {
+    let rules = item
+        .body
+        .rules()
+        .filter(|(_, rule)| rule.setting == setting.name);
+    let verdicts = rules.map(|(number, rule)| {
+        let reading = match discovery {
+            Discovery::Script(output) => output.reading(setting.data_type, &rule.condition),
+            Discovery::Preference(found) => preference::reading(found, &rule.condition),
+        };
+        let verdict = rule.condition.judge(&reading);
+        (number, rule, reading, verdict)
+    });
+    Judged {
+        item,
+        setting,
+        verdicts: verdicts.collect(),
+    }
+}
+
+/// Why a remediation's script did not do what it is for; none when it ended with status 0.
+fn failure_of(output: &Output) -> Option<String> {
+    use domain::compliance::Ended;
+    let why = match &output.ended {
+        Ended::Exit(0) => return None,
+        Ended::Exit(status) => format!("the remediation ended with status {status}"),
+        Ended::Signal(signal) => format!("the remediation was killed by signal {signal}"),
+        Ended::Stopped(why) => format!("the remediation: {why}"),
+    };
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    match stderr.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some(line) => Some(format!("{why}: {}", line.trim())),
+        None => Some(why),
+    }
+}
+
+/// Of a test: all that a person wants to know.
+fn described(output: &Output) -> String {
+    use domain::compliance::Ended;
+    let mut text = match &output.ended {
+        Ended::Exit(status) => format!("it ended with status {status}\n"),
+        Ended::Signal(signal) => format!("it was killed by signal {signal}\n"),
+        Ended::Stopped(why) => format!("{why}\n"),
+    };
+    for (name, bytes) in [("STDOUT", &output.stdout), ("STDERR", &output.stderr)] {
+        if !bytes.is_empty() {
+            let half = &bytes[..bytes.len().min(CommandResult::MOST / 2 - 200)];
+            text += &format!("{name}:\n{}\n", String::from_utf8_lossy(half).trim_end());
+        }
+    }
+    cut(&text, CommandResult::MOST)
+}
+
+/// A text of somebody else, fit to be kept and shown.
+fn shown(text: &str) -> String {
+    let plain: String = text
+        .chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            c if c.is_control() => ' ',
+            c => c,
+        })
+        .collect();
+    cut(&plain, RuleResult::MOST_TEXT)
+}
+
+/// The text up to so many bytes.
+fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most - 3).rev().find(|at| text.is_char_boundary(*at));
+    format!("{}…", &text[..end.unwrap_or(0)])
+}
+
+/// The folder in which scripts find `defaults` and the other tools of the agent.
+fn tools(layout: &Layout, folder: &std::path::Path) -> io::Result<String> {
+    let installed = layout.tools();
+    if installed.join("defaults").exists() {
+        return Ok(installed.display().to_string());
+    }
+    // An agent that was not installed brings its own.
+    let tools = folder.join("tools");
+    files::make_folder(&tools, 0o700)?;
+    for tool in crate::tools::install::TOOLS {
+        std::os::unix::fs::symlink(platform::own_program(), tools.join(tool))?;
+    }
+    Ok(tools.display().to_string())
+}
+
+/// A process that runs scripts, one after the other.
+struct Lane {
+    child: Child,
+    /// None once it is to end.
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    layout: Layout,
+}
+
+impl Drop for Lane {
+    /// It ends with its input.
+    fn drop(&mut self) {
+        self.orders = None;
+        let _ = self.child.wait();
+    }
+}
+
+impl Lane {
+    fn start(layout: &Layout) -> io::Result<Self> {
+        let mut child = Command::new(platform::own_program())
+            .arg("--root")
+            .arg(layout.root())
+            .arg("run-scripts")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let missing = || io::Error::other("the runner has no pipes");
+        let orders = Some(child.stdin.take().ok_or_else(missing)?);
+        let answers = BufReader::new(child.stdout.take().ok_or_else(missing)?);
+        Ok(Self {
+            child,
+            orders,
+            answers,
+            layout: layout.clone(),
+        })
+    }
+
+    /// Runs one script. When that ends the runner itself, another one takes its place.
+    fn run(&mut self, order: &Order) -> io::Result<Output> {
+        match self.ask(order) {
+            Ok(answer) => Ok(answer.into_output()),
+            Err(error) => {
+                let _ = self.child.kill();
+                runner::kill_marked(&runner::mark_of(self.child.id()));
+                *self = Self::start(&self.layout.clone())?;
+                Ok(Output {
+                    stdout: Vec::new(),
+                    printed: 0,
+                    stderr: Vec::new(),
+                    ended: domain::compliance::Ended::Stopped(format!(
+                        "the program that ran it ended with it ({error})"
+                    )),
+                })
+            }
+        }
+    }
+
+    fn ask(&mut self, order: &Order) -> io::Result<Answer> {
+        let mut text = serde_json::to_vec(order)?;
+        text.push(b'\n');
+        let gone = io::Error::from(io::ErrorKind::BrokenPipe);
+        self.orders.as_mut().ok_or(gone)?.write_all(&text)?;
+        let mut line = String::new();
+        if self.answers.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+/// Takes orders until none is left.
+fn work(
+    layout: &Layout,
+    orders: &Mutex<VecDeque<(usize, Order)>>,
+    done: &mpsc::Sender<(usize, Output)>,
+) {
+    let mut lane = None;
+    loop {
+        let next = orders.lock().ok().and_then(|mut orders| orders.pop_front());
+        let Some((at, order)) = next else { return };
+        let output = match &mut lane {
+            Some(lane) => Lane::run(lane, &order),
+            none => Lane::start(layout).and_then(|started| none.insert(started).run(&order)),
+        };
+        let output = output.unwrap_or_else(|error| Output {
+            stdout: Vec::new(),
+            printed: 0,
+            stderr: Vec::new(),
+            ended: domain::compliance::Ended::Stopped(format!("it cannot be run: {error}")),
+        });
+        if done.send((at, output)).is_err() {
+            return;
+        }
+    }
+}
