@@ -23,7 +23,9 @@ pub mod wizard;
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
 pub use collection::{CollectionName, InvalidCollectionName};
-pub use compliance::{BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity};
+pub use compliance::{
+    BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity, StateCounts,
+};
 pub use device::DeviceFacts;
 pub use hardware::{HardwareUuid, InvalidHardwareUuid};
 pub use identifier::{

@@ -34,6 +34,7 @@ words! {
         ManageCollections = "manage-collections",
         MoveRenewalWindows = "move-renewal-windows",
         MergeDevices = "merge-devices",
+        ReadCompliance = "read-compliance",
     }
 }
 
@@ -59,11 +60,17 @@ impl Role {
                     | ManageCollections
                     | MoveRenewalWindows
                     | MergeDevices
+                    | ReadCompliance
             ),
             Role::HelpDesk => {
                 matches!(
                     action,
-                    ReadDevices | ReadCertificates | ReadCollections | ReadAlerts | AllowRenewal
+                    ReadDevices
+                        | ReadCertificates
+                        | ReadCollections
+                        | ReadAlerts
+                        | AllowRenewal
+                        | ReadCompliance
                 )
             }
             Role::ComplianceSettingsManager => {
@@ -74,6 +81,7 @@ impl Role {
                         | ReadAlerts
                         | ReadCollections
                         | ManageCollections
+                        | ReadCompliance
                 )
             }
             Role::ReadOnlyAnalyst => {
@@ -85,6 +93,7 @@ impl Role {
                         | ReadAudit
                         | ReadAlerts
                         | ReadCollections
+                        | ReadCompliance
                 )
             }
         }

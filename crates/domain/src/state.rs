@@ -134,6 +134,8 @@ words! {
     AlertKind {
         /// Somebody has a copy of an old disk, or restored one.
         SupersededCertificateUsed = "superseded-certificate-used",
+        /// At the moment that an administrator set for a deployment, too few devices were compliant.
+        ComplianceBelow = "compliance-below",
     }
 }
 

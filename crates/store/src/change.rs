@@ -11,6 +11,7 @@ use domain::{
 use serde_json::{Value, json};
 
 use crate::model::Certificate;
+use crate::results::NewResults;
 
 /// Something that happens, when, and by whom.
 #[derive(Debug, Clone)]
@@ -187,6 +188,19 @@ pub enum Kind {
         a: DeviceId,
         b: DeviceId,
     },
+    /// A device reports results. Telemetry: the audit log keeps nothing of it.
+    ReportResults(NewResults),
+    /// One step of working out how a deployment that changed stands on its devices.
+    WorkOutDeployments,
+    /// Notices exemptions whose time is over.
+    EndExemptions,
+    /// The moment `alert_at` of a deployment's alert came. `below` says what is wrong: none when enough
+    /// devices are compliant.
+    JudgeCompliance {
+        deployment: i64,
+        alert_at: Timestamp,
+        below: Option<String>,
+    },
     /// Removes what is left of devices that were deleted until a moment, and their certificates
     /// that no revocation list needs any more. At most [`PURGED_AT_ONCE`] rows of a kind, so that
     /// others do not wait for it long.
@@ -273,6 +287,25 @@ pub enum Applied {
     /// The number that it got.
     Numbered(i64),
     Purged(Purged),
+    /// What is recorded of the reporting device's stream: 0 when nothing is.
+    Results {
+        /// Something of the report was new.
+        applied: bool,
+        sequence: i64,
+        /// The device has to send its whole set.
+        wants_whole: bool,
+    },
+    WorkedOut(WorkedOut),
+    /// The numbers of exemptions that ended just now.
+    ExemptionsEnded(Vec<i64>),
+}
+
+/// What one step of working out a deployment's states did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkedOut {
+    pub deployment: i64,
+    /// Devices that it looked at.
+    pub devices: u64,
 }
 
 /// What one step of a purge did.
@@ -282,6 +315,8 @@ pub struct Purged {
     pub certificates: u64,
     /// Entries of the audit log whose details were erased.
     pub entries: u64,
+    /// Rows of results, present or past.
+    pub results: u64,
     /// There may be more to do.
     pub more: bool,
 }
@@ -327,6 +362,20 @@ pub(crate) struct Entry {
 }
 
 impl Kind {
+    /// How many ordinary changes it is worth: a batch is bounded by the sum.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Kind::ReportResults(report) => {
+                let results = report
+                    .changes
+                    .iter()
+                    .map(|c| c.results.len() + c.gone.len());
+                1 + results.sum::<usize>() / 20
+            }
+            _ => 1,
+        }
+    }
+
     /// The audit entry, given what the change did; none when it did nothing worth one.
     pub(crate) fn entry(&self, applied: &Applied) -> Option<Entry> {
         if *applied == Applied::Unchanged {
@@ -494,6 +543,24 @@ impl Kind {
                 json!({ "into": into, "certificates_revoked": revoked }),
             ),
             Kind::KeepBoth { a, b } => ("devices-kept-apart", a.to_string(), json!({ "other": b })),
+            Kind::ReportResults(_) | Kind::WorkOutDeployments => return None,
+            Kind::EndExemptions => {
+                let Applied::ExemptionsEnded(numbers) = applied else {
+                    return None;
+                };
+                (
+                    "exemptions-ended",
+                    numbers.len().to_string(),
+                    json!({ "exemptions": numbers }),
+                )
+            }
+            Kind::JudgeCompliance {
+                deployment, below, ..
+            } => (
+                AlertKind::ComplianceBelow.word(),
+                deployment.to_string(),
+                json!({ "detail": below }),
+            ),
             Kind::PurgeDevices { deleted_until, .. } => {
                 let Applied::Purged(purged) = applied else {
                     return None;

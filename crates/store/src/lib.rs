@@ -14,6 +14,8 @@ mod audit;
 mod change;
 mod model;
 mod postgres;
+mod read_results;
+mod results;
 mod sqlite;
 mod writer;
 
@@ -29,13 +31,19 @@ use domain::{
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
     Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
-    PURGED_AT_ONCE, Purged,
+    PURGED_AT_ONCE, Purged, WorkedOut,
 };
 pub use model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint,
     ClaimedDevice, Collection, Crl, Device, DeviceConflict, DeviceFilter, OrderedWindow, Page,
     RenewalOrder, RenewalProgress, Revocation, Segment, Standing, Token, Usage,
 };
+pub use read_results::{
+    ComplianceAlertDue, DeployedDevice, DeployedDevices, DeploymentFilter, DeploymentSummary,
+    DeviceDeployment, DeviceRule, FlappingRule, HistoryFilter, ReadResults, RuleExemption,
+    RuleInterval, RuleSummary, SampleDeployment, SampleResults,
+};
+pub use results::{Finding, NewResult, NewResults, RecordedResults, ResultsChange};
 
 /// Where the records live.
 #[derive(Debug, Clone)]
@@ -98,7 +106,7 @@ impl Store {
                 (database.clone(), database)
             }
             Location::Postgres(url) => {
-                let database = Arc::new(postgres::Database::open(url).await?);
+                let database = Arc::new(postgres::Database::open(url, node).await?);
                 (database.clone(), database)
             }
         };
@@ -140,6 +148,17 @@ impl Store {
         self.reads.record_seen(seen).await
     }
 
+    /// Notes when devices evaluated last, of those that reported: narrow, as last-seen times are.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn record_evaluated(
+        &self,
+        evaluated: &[(DeviceId, Timestamp)],
+    ) -> Result<(), Unavailable> {
+        self.reads.record_evaluated(evaluated).await
+    }
+
     /// Stores a signed checkpoint over all audit chains.
     ///
     /// # Errors
@@ -172,7 +191,7 @@ impl std::ops::Deref for Store {
 /// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
 #[async_trait]
 pub trait Reads:
-    ReadCollections + ReadIdentities + ReadRenewalOrders + Send + Sync + 'static
+    ReadCollections + ReadIdentities + ReadRenewalOrders + ReadResults + Send + Sync + 'static
 {
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
@@ -239,6 +258,11 @@ pub trait Reads:
     async fn heads(&self) -> Result<Vec<Head>, Unavailable>;
     #[doc(hidden)]
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
+    #[doc(hidden)]
+    async fn record_evaluated(
+        &self,
+        evaluated: &[(DeviceId, Timestamp)],
+    ) -> Result<(), Unavailable>;
     #[doc(hidden)]
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable>;
 }

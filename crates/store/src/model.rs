@@ -6,6 +6,8 @@ use domain::{
 };
 use serde_json::Value;
 
+use crate::results::RecordedResults;
+
 /// Part of a list, and where the next part begins.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
@@ -52,8 +54,11 @@ pub struct Standing {
     pub renewal_allowed_until: Option<Timestamp>,
     /// The record that this device takes the place of, once it is used.
     pub predecessor: Option<DeviceId>,
+    pub enrolled_at: Timestamp,
     /// Where an administrator's order moves its renewal.
     pub ordered: Option<OrderedWindow>,
+    /// Where the records of its results stand; none before its first report.
+    pub results: Option<RecordedResults>,
 }
 
 /// The window of the newest order that concerns a certificate.
@@ -85,7 +90,9 @@ pub struct Device {
 pub struct Alert {
     pub number: i64,
     pub kind: AlertKind,
-    pub device: DeviceId,
+    /// What it is about: a device, or a deployment.
+    pub device: Option<DeviceId>,
+    pub deployment: Option<i64>,
     pub host_name: String,
     pub detail: String,
     pub first_at: Timestamp,

@@ -10,12 +10,18 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/deployment_states.rs"]
+mod deployment_states;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
 mod renewal_orders;
+#[path = "../sql/result_reads.rs"]
+mod result_reads;
+#[path = "../sql/results.rs"]
+mod results;
 #[path = "../sql/writes.rs"]
 mod writes;
 
@@ -31,6 +37,17 @@ const LOCK_DEVICE_ROWS: &str = " FOR SHARE OF d";
 const LOCK_ROW: &str = " FOR UPDATE";
 /// What is used does not end meanwhile.
 const SHARE_ROW: &str = " FOR SHARE";
+/// The node that writes: the connection is called by it.
+const NODE: &str = "current_setting('application_name')";
+/// What another node works at is left to it.
+const LOCK_ROW_UNLESS_TAKEN: &str = " FOR UPDATE SKIP LOCKED";
+/// What is referred to is not removed meanwhile.
+const SHARE_KEY: &str = " FOR KEY SHARE";
+/// What deployments are, for those who work out their states, and for the walk that begins. A lock of
+/// its own: unlike rows' locks it is fair.
+const SHARE_DEFINITIONS: &str = "SELECT pg_advisory_xact_lock_shared(7370206)";
+const CHANGE_DEFINITIONS: &str = "SELECT pg_advisory_xact_lock(7370206)";
+const BYTES: &str = "BYTEA";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "encode(c.serial, 'hex')";
 
@@ -42,13 +59,16 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) async fn open(url: &str) -> Result<Self, Unavailable> {
+    pub(crate) async fn open(url: &str, node: &str) -> Result<Self, Unavailable> {
         // A node that vanished in the middle of a transaction must not stop the others.
-        let connection = url.parse::<PgConnectOptions>()?.options([
-            ("lock_timeout", "3s"),
-            ("idle_in_transaction_session_timeout", "10s"),
-            ("tcp_user_timeout", "10s"),
-        ]);
+        let connection = url
+            .parse::<PgConnectOptions>()?
+            .application_name(node)
+            .options([
+                ("lock_timeout", "3s"),
+                ("idle_in_transaction_session_timeout", "10s"),
+                ("tcp_user_timeout", "10s"),
+            ]);
         // A pool would only say that it waited in vain; a connection says why.
         PgConnection::connect_with(&connection)
             .await?

@@ -1,11 +1,12 @@
 //! Collections and their members. Compiled once for each database: `super` says which.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use domain::{CollectionName, DeviceId, Timestamp};
 use sqlx::{QueryBuilder, Row};
 
+use super::deployment_states::{entered, left};
 use super::reads::{DEVICE, MOST, device, device_id, page, time, word};
 use super::writes::{Outcome, no_device, one_row};
 use super::{Database, Db, DbConnection, DbRow, LOCK_DEVICE_ROWS, LOCK_ROW, SHARE_ROW};
@@ -19,7 +20,8 @@ type Result<T> = std::result::Result<T, Unavailable>;
 const MOST_COLLECTIONS: u32 = 100;
 
 const COLLECTION: &str = "SELECT c.name, c.created_at, \
-     (SELECT COUNT(*) FROM membership m WHERE m.collection = c.id) AS members FROM collection c";
+     COALESCE((SELECT n.members FROM membership_count n WHERE n.collection = c.id), 0) AS members \
+     FROM collection c";
 
 #[async_trait]
 impl ReadCollections for Database {
@@ -99,6 +101,7 @@ pub(super) async fn delete(db: &mut DbConnection, name: &CollectionName) -> Resu
     }
     for sql in [
         "DELETE FROM membership WHERE collection = $1",
+        "DELETE FROM membership_count WHERE collection = $1",
         "DELETE FROM collection WHERE id = $1",
     ] {
         sqlx::query(sql).bind(id).execute(&mut *db).await?;
@@ -110,6 +113,7 @@ pub(super) async fn add(
     db: &mut DbConnection,
     name: &CollectionName,
     devices: &[DeviceId],
+    at: Timestamp,
 ) -> Result<Outcome> {
     let Some(id) = id(db, name, SHARE_ROW).await? else {
         return Ok(Err(no_collection(name)));
@@ -137,9 +141,9 @@ pub(super) async fn add(
         .push_bind(id)
         .push(", d.id FROM device d WHERE d.id IN (");
     push_devices(&mut query, devices);
-    query.push(") ON CONFLICT DO NOTHING");
-    let done = query.build().execute(db).await?;
-    Ok(members(done.rows_affected()))
+    query.push(")");
+    let joined = join(db, query, at).await?;
+    Ok(members(joined))
 }
 
 pub(super) async fn remove(
@@ -157,8 +161,64 @@ pub(super) async fn remove(
     query.push_bind(id).push(" AND device IN (");
     push_devices(&mut query, devices);
     query.push(")");
-    let done = query.build().execute(db).await?;
-    Ok(members(done.rows_affected()))
+    Ok(members(leave(db, query).await?))
+}
+
+/// Takes devices out of all collections.
+pub(super) async fn leave_all(db: &mut DbConnection, devices: &[DeviceId]) -> Result<()> {
+    let mut query = QueryBuilder::<Db>::new("DELETE FROM membership WHERE device IN (");
+    push_devices(&mut query, devices);
+    query.push(")");
+    leave(db, query).await?;
+    Ok(())
+}
+
+/// Runs an INSERT into `membership`, and does what follows from it. Returns how many became members.
+pub(super) async fn join(
+    db: &mut DbConnection,
+    mut insert: QueryBuilder<Db>,
+    at: Timestamp,
+) -> Result<u64> {
+    insert.push(" ON CONFLICT DO NOTHING RETURNING collection, device");
+    let joined = pairs(&insert.build().fetch_all(&mut *db).await?)?;
+    count(db, &joined, 1).await?;
+    entered(db, &joined, at).await?;
+    Ok(joined.len() as u64)
+}
+
+/// Runs a DELETE from `membership`, and does what follows from it. Returns how many were members.
+async fn leave(db: &mut DbConnection, mut delete: QueryBuilder<Db>) -> Result<u64> {
+    delete.push(" RETURNING collection, device");
+    let gone = pairs(&delete.build().fetch_all(&mut *db).await?)?;
+    count(db, &gone, -1).await?;
+    left(db, &gone).await?;
+    Ok(gone.len() as u64)
+}
+
+fn pairs(rows: &[DbRow]) -> Result<Vec<(i64, DeviceId)>> {
+    rows.iter()
+        .map(|row| Ok((row.try_get("collection")?, device_id(row, "device")?)))
+        .collect()
+}
+
+async fn count(db: &mut DbConnection, members: &[(i64, DeviceId)], by: i64) -> Result<()> {
+    let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
+    for (collection, _) in members {
+        *counts.entry(*collection).or_default() += by;
+    }
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<Db>::new("INSERT INTO membership_count (collection, members) ");
+    query.push_values(counts, |mut row, (collection, members)| {
+        row.push_bind(collection).push_bind(members);
+    });
+    query.push(
+        " ON CONFLICT (collection) DO UPDATE \
+         SET members = membership_count.members + excluded.members",
+    );
+    query.build().execute(db).await?;
+    Ok(())
 }
 
 /// The number of a collection, whose row stays as it is until the transaction's end.

@@ -5,13 +5,13 @@ use async_trait::async_trait;
 use domain::{DeviceId, DeviceState, DeviceTransition, HardwareUuid, RevocationReason, Timestamp};
 use sqlx::{QueryBuilder, Row};
 
-use super::collections::push_devices;
+use super::collections::{join, leave_all, push_devices};
 use super::reads::{
     DEVICE, EVENT, MOST, after_event, corrupt, device, device_id, event, event_cursor, no_cursor,
     optional_device_id, page, time, word,
 };
 use super::writes::{Outcome, no_device, revoke_all};
-use super::{Database, Db, DbConnection, DbRow, LOCK_ROW, SERIAL_TEXT};
+use super::{Database, Db, DbConnection, DbRow, LOCK_ROW, SERIAL_TEXT, results};
 use crate::change::{Applied, Conflict, PURGED_AT_ONCE, Purged};
 use crate::model::{AuditEvent, ClaimedDevice, Device, DeviceConflict, Page};
 use crate::{ReadIdentities, Unavailable};
@@ -151,9 +151,9 @@ impl ReadIdentities for Database {
 
 /// The records that a device replaced, and those that they replaced. Nobody replaces a computer's
 /// record 64 times: it ends there, whatever the records say.
-const EARLIER: &str = "WITH RECURSIVE earlier (id, depth) AS \
+pub(super) const EARLIER: &str = "WITH RECURSIVE earlier (id, depth) AS \
      (SELECT f.id, 1 FROM device f WHERE f.successor = ";
-const EARLIER_OF_EARLIER: &str = " UNION ALL SELECT b.id, l.depth + 1 FROM device b \
+pub(super) const EARLIER_OF_EARLIER: &str = " UNION ALL SELECT b.id, l.depth + 1 FROM device b \
      JOIN earlier l ON b.successor = l.id WHERE l.depth < 64) ";
 
 pub(super) async fn merge(
@@ -192,21 +192,20 @@ pub(super) async fn merge(
     if let Err(refused) = from_state.after(DeviceTransition::Supersede) {
         return Ok(Err(refused.into()));
     }
-    for sql in [
-        "UPDATE device SET state = 'obsolete', successor = $2 WHERE id = $1",
-        "INSERT INTO membership (collection, device) SELECT m.collection, $2 FROM membership m \
-         WHERE m.device = $1 ON CONFLICT DO NOTHING",
-    ] {
-        sqlx::query(sql)
-            .bind(from.as_bytes().to_vec())
-            .bind(into.as_bytes().to_vec())
-            .execute(&mut *db)
-            .await?;
-    }
-    sqlx::query("DELETE FROM membership WHERE device = $1")
+    sqlx::query("UPDATE device SET state = 'obsolete', successor = $2 WHERE id = $1")
         .bind(from.as_bytes().to_vec())
+        .bind(into.as_bytes().to_vec())
         .execute(&mut *db)
         .await?;
+    let mut query = QueryBuilder::<Db>::new(
+        "INSERT INTO membership (collection, device) SELECT m.collection, ",
+    );
+    query
+        .push_bind(into.as_bytes().to_vec())
+        .push(" FROM membership m WHERE m.device = ")
+        .push_bind(from.as_bytes().to_vec());
+    join(db, query, at).await?;
+    leave_all(db, &[from]).await?;
     let certificates = revoke_all(db, from, RevocationReason::Superseded, at).await?;
     Ok(Ok(Applied::Revoked { certificates }))
 }
@@ -260,6 +259,8 @@ pub(super) async fn delete(
     if !devices.contains(&device) {
         return Ok(Err(no_device(device)));
     }
+    // What is deleted does not count any more.
+    leave_all(db, &devices).await?;
     let mut deleted = 0;
     let mut certificates = 0;
     for device in devices {
@@ -322,6 +323,11 @@ pub(super) async fn purge(
             purged.more = true;
             return Ok(Ok(Applied::Purged(purged)));
         }
+        purged.results = results::purge(db, &devices).await?;
+        if purged.results >= u64::from(PURGED_AT_ONCE) {
+            purged.more = true;
+            return Ok(Ok(Applied::Purged(purged)));
+        }
         purged.devices = remove_devices(db, &devices).await?;
         purged.more = devices.len() as i64 == DEVICES_AT_ONCE;
     }
@@ -352,7 +358,7 @@ pub(super) async fn purge(
         query.push(")").build().execute(&mut *db).await?;
         purged.more |= gone.len() as i64 == DEVICES_AT_ONCE;
     }
-    let nothing = purged.devices + purged.certificates + purged.entries == 0;
+    let nothing = purged.devices + purged.certificates + purged.entries + purged.results == 0;
     Ok(Ok(if nothing {
         Applied::Unchanged
     } else {
@@ -410,6 +416,7 @@ async fn remove_certificates(
 }
 
 async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u64> {
+    leave_all(db, devices).await?;
     let mut query = QueryBuilder::<Db>::new(
         "INSERT INTO device_gone (device, certificates_until) SELECT d.id, \
          (SELECT MAX(c.not_after) FROM certificate c WHERE c.device = d.id) \
@@ -420,7 +427,7 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
     query.build().execute(&mut *db).await?;
     for sql in [
         "DELETE FROM device_seen WHERE device IN (",
-        "DELETE FROM membership WHERE device IN (",
+        "DELETE FROM compliance_device WHERE device IN (",
         "DELETE FROM device_distinct WHERE a IN (",
         "DELETE FROM device_distinct WHERE b IN (",
         "DELETE FROM renewal_order WHERE device IN (",

@@ -11,6 +11,7 @@ use crate::model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
     Device, DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
 };
+use crate::results::RecordedResults;
 use crate::{Reads, Unavailable};
 
 type Result<T> = std::result::Result<T, Unavailable>;
@@ -112,8 +113,10 @@ impl Reads for Database {
     async fn standing(&self, serial: SerialNumber) -> Result<Option<Standing>> {
         let sql = "SELECT c.device, c.owner, d.state AS device_state, c.state AS certificate_state, c.key, \
              c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
-             d.renewal_allowed_until, d.predecessor, o.starts_at, o.ends_at, o.explanation_url \
-             FROM certificate c JOIN device d ON d.id = c.device";
+             d.renewal_allowed_until, d.predecessor, d.enrolled_at, \
+             o.starts_at, o.ends_at, o.explanation_url, r.stream, r.sequence, r.evaluated_at \
+             FROM certificate c JOIN device d ON d.id = c.device \
+             LEFT JOIN compliance_device r ON r.device = c.device";
         let mut query = QueryBuilder::<Db>::new(sql);
         query.push(ORDER_OF_CERTIFICATE).push(" WHERE c.serial = ");
         let row = query
@@ -136,7 +139,9 @@ impl Reads for Database {
                 facts: facts(&row)?,
                 renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
                 predecessor: optional_device_id(&row, "predecessor")?,
+                enrolled_at: time(&row, "enrolled_at")?,
                 ordered: ordered(&row)?,
+                results: recorded_results(&row)?,
             })
         })
         .transpose()
@@ -271,7 +276,7 @@ impl Reads for Database {
     async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>> {
         let limit = filter.limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(
-            "SELECT a.number, a.kind, a.device, a.detail, a.first_at, a.last_at, a.times, \
+            "SELECT a.number, a.kind, a.device, a.deployment, a.detail, a.first_at, a.last_at, a.times, \
              a.closed_at, COALESCE(d.host_name, '') AS host_name \
              FROM alert a LEFT JOIN device d ON d.id = a.device WHERE a.number < ",
         );
@@ -456,6 +461,24 @@ impl Reads for Database {
         Ok(())
     }
 
+    async fn record_evaluated(&self, evaluated: &[(DeviceId, Timestamp)]) -> Result<()> {
+        for chunk in evaluated.chunks(5_000) {
+            let mut query = QueryBuilder::<Db>::new(
+                "UPDATE compliance_device SET evaluated_at = v.column2 FROM (",
+            );
+            query.push_values(chunk, |mut row, (device, at)| {
+                row.push_bind(device.as_bytes().to_vec())
+                    .push_bind(at.as_millisecond());
+            });
+            query.push(
+                ") AS v WHERE compliance_device.device = v.column1 \
+                 AND compliance_device.evaluated_at < v.column2",
+            );
+            query.build().execute(&self.writer).await?;
+        }
+        Ok(())
+    }
+
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
         sqlx::query("INSERT INTO audit_checkpoint (at, message, signature) VALUES ($1, $2, $3)")
             .bind(checkpoint.at.as_millisecond())
@@ -528,7 +551,8 @@ fn alert(row: DbRow) -> Result<Alert> {
     Ok(Alert {
         number: row.try_get("number")?,
         kind: word(&row, "kind")?,
-        device: device_id(&row, "device")?,
+        device: optional_device_id(&row, "device")?,
+        deployment: row.try_get("deployment")?,
         host_name: row.try_get("host_name")?,
         detail: row.try_get("detail")?,
         first_at: time(&row, "first_at")?,
@@ -536,6 +560,17 @@ fn alert(row: DbRow) -> Result<Alert> {
         times: row.try_get("times")?,
         closed_at: optional_time(&row, "closed_at")?,
     })
+}
+
+fn recorded_results(row: &DbRow) -> Result<Option<RecordedResults>> {
+    let Some(evaluated_at) = optional_time(row, "evaluated_at")? else {
+        return Ok(None);
+    };
+    Ok(Some(RecordedResults {
+        stream: bytes(row, "stream")?,
+        sequence: row.try_get("sequence")?,
+        evaluated_at,
+    }))
 }
 
 pub(super) fn event(row: DbRow) -> Result<AuditEvent> {
@@ -605,7 +640,7 @@ pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
     word.parse().map_err(corrupt)
 }
 
-fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
+pub(super) fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
     let bytes: Vec<u8> = row.try_get(column)?;
     bytes
         .try_into()

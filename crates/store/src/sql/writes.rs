@@ -15,7 +15,7 @@ use sqlx::{Connection, QueryBuilder, Row};
 
 use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
 use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
-use super::{collections, identity, renewal_orders};
+use super::{collections, deployment_states, identity, renewal_orders, results};
 use crate::Unavailable;
 use crate::change::{Applied, Change, Conflict, Kind, NewCertificate, NewDevice};
 use crate::model::{AuditEvent, Certificate, Segment};
@@ -80,6 +80,7 @@ async fn apply_run(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>
         }
         Kind::UseCertificate { .. } => use_certificates(db, run).await,
         Kind::ReportFacts { .. } => report_facts(db, run).await,
+        Kind::ReportResults(_) => results::report(db, run).await,
         _ => {
             let mut outcomes = Vec::with_capacity(run.len());
             for change in run {
@@ -229,7 +230,7 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
         Kind::AddMembers {
             collection,
             devices,
-        } => collections::add(db, collection, devices).await,
+        } => collections::add(db, collection, devices, change.at).await,
         Kind::RemoveMembers {
             collection,
             devices,
@@ -246,7 +247,19 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             deleted_until,
             expired_until,
         } => identity::purge(db, *deleted_until, *expired_until).await,
-        Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
+        Kind::WorkOutDeployments => deployment_states::work_out_due(db, change.at).await,
+        Kind::EndExemptions => deployment_states::end_exemptions(db, change.at).await,
+        Kind::JudgeCompliance {
+            deployment,
+            alert_at,
+            below,
+        } => {
+            deployment_states::judge(db, *deployment, *alert_at, below.as_deref(), change.at).await
+        }
+        Kind::Renew { .. }
+        | Kind::UseCertificate { .. }
+        | Kind::ReportFacts { .. }
+        | Kind::ReportResults(_) => {
             unreachable!("these kinds are written in sets")
         }
     }

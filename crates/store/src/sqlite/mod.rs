@@ -13,12 +13,18 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/deployment_states.rs"]
+mod deployment_states;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
 mod renewal_orders;
+#[path = "../sql/result_reads.rs"]
+mod result_reads;
+#[path = "../sql/results.rs"]
+mod results;
 #[path = "../sql/writes.rs"]
 mod writes;
 
@@ -32,6 +38,13 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 const LOCK_DEVICE_ROWS: &str = "";
 const LOCK_ROW: &str = "";
 const SHARE_ROW: &str = "";
+/// There is one node, and nobody to wait for.
+const NODE: &str = "''";
+const LOCK_ROW_UNLESS_TAKEN: &str = "";
+const SHARE_KEY: &str = "";
+const SHARE_DEFINITIONS: &str = "";
+const CHANGE_DEFINITIONS: &str = "";
+const BYTES: &str = "BLOB";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "lower(hex(c.serial))";
 

@@ -2,6 +2,7 @@
 
 pub use super::fleet::*;
 pub use super::identity::*;
+pub use super::results::*;
 use super::*;
 
 pub fn at(second: i64) -> Timestamp {

@@ -14,6 +14,7 @@ use store::*;
 mod contract;
 mod fleet;
 mod identity;
+mod results;
 
 /// A database of a test's own.
 struct Place {
@@ -84,4 +85,14 @@ store_contract!(
     merged_records_are_read_from_the_one_that_stays,
     what_was_deleted_is_forgotten_and_the_log_still_holds,
     much_is_forgotten_in_steps,
+    results_are_applied_once,
+    what_was_found_is_kept_with_its_time,
+    a_deployment_stands_as_its_worst_rule,
+    who_enters_and_who_leaves_counts,
+    an_exemption_counts_until_its_end,
+    the_past_can_be_asked,
+    results_go_with_their_device_and_history_stays_with_the_merged,
+    too_little_compliance_is_one_alert,
+    sums_are_right_after_whatever_happens,
+    sums_are_right_while_a_deployment_changes,
 );
