@@ -27,7 +27,9 @@ pub use collection::{
     BuiltInCollection, Circle, CollectionName, CollectionRules, Collections, Deployed,
     InvalidCollectionName, Rules,
 };
-pub use compliance::{BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity};
+pub use compliance::{
+    BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity, StateCounts,
+};
 pub use device::DeviceFacts;
 pub use filter::{Filter, InvalidFilter};
 pub use hardware::{HardwareUuid, InvalidHardwareUuid};

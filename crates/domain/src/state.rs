@@ -140,6 +140,8 @@ words! {
         SupersededCertificateUsed = "superseded-certificate-used",
         /// A device does not run its policy, or refused a list.
         PolicyRefused = "policy-refused",
+        /// At the moment that an administrator set for a deployment, too few devices were compliant.
+        ComplianceBelow = "compliance-below",
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::compliance::{NewCommand, ObjectChange};
 use crate::model::Certificate;
+use crate::results::NewResults;
 
 /// Something that happens, when, and by whom.
 #[derive(Debug, Clone)]
@@ -216,6 +217,19 @@ pub enum Kind {
     },
     /// Devices take lists of this site again although its counter stepped back.
     RaiseEpoch,
+    /// A device reports results. Telemetry: the audit log keeps nothing of it.
+    ReportResults(NewResults),
+    /// One step of working out how a deployment that changed stands on its devices.
+    WorkOutDeployments,
+    /// Notices exemptions whose time is over.
+    EndExemptions,
+    /// The moment `alert_at` of a deployment's alert came. `below` says what is wrong: none when enough
+    /// devices are compliant.
+    JudgeCompliance {
+        deployment: i64,
+        alert_at: Timestamp,
+        below: Option<String>,
+    },
     /// Removes what is left of devices that were deleted until a moment, and their certificates
     /// that no revocation list needs any more. At most [`PURGED_AT_ONCE`] rows of a kind, so that
     /// others do not wait for it long.
@@ -321,6 +335,25 @@ pub enum Applied {
         body: BodyHash,
     },
     Purged(Purged),
+    /// What is recorded of the reporting device's stream: 0 when nothing is.
+    Results {
+        /// Something of the report was new.
+        applied: bool,
+        sequence: i64,
+        /// The device has to send its whole set.
+        wants_whole: bool,
+    },
+    WorkedOut(WorkedOut),
+    /// The numbers of exemptions that ended just now.
+    ExemptionsEnded(Vec<i64>),
+}
+
+/// What one step of working out a deployment's states did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkedOut {
+    pub deployment: i64,
+    /// Devices that it looked at.
+    pub devices: u64,
 }
 
 /// What one step of a purge did.
@@ -330,6 +363,8 @@ pub struct Purged {
     pub certificates: u64,
     /// Entries of the audit log whose details were erased.
     pub entries: u64,
+    /// Rows of results, present or past.
+    pub results: u64,
     /// There may be more to do.
     pub more: bool,
 }
@@ -439,6 +474,20 @@ impl Kind {
                 | Kind::SetCollectionRules { .. }
                 | Kind::DeleteCollection { .. }
         )
+    }
+
+    /// How many ordinary changes it is worth: a batch is bounded by the sum.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Kind::ReportResults(report) => {
+                let results = report
+                    .changes
+                    .iter()
+                    .map(|c| c.results.len() + c.gone.len());
+                1 + results.sum::<usize>() / 20
+            }
+            _ => 1,
+        }
     }
 
     /// The audit entry, given what the change did; none when it did nothing worth one.
@@ -645,6 +694,24 @@ impl Kind {
                     _ => String::new(),
                 },
                 json!({}),
+            ),
+            Kind::ReportResults(_) | Kind::WorkOutDeployments => return None,
+            Kind::EndExemptions => {
+                let Applied::ExemptionsEnded(numbers) = applied else {
+                    return None;
+                };
+                (
+                    "exemptions-ended",
+                    numbers.len().to_string(),
+                    json!({ "exemptions": numbers }),
+                )
+            }
+            Kind::JudgeCompliance {
+                deployment, below, ..
+            } => (
+                AlertKind::ComplianceBelow.word(),
+                deployment.to_string(),
+                json!({ "detail": below }),
             ),
             Kind::PurgeDevices { deleted_until, .. } => {
                 let Applied::Purged(purged) = applied else {

@@ -15,6 +15,8 @@ mod change;
 mod compliance;
 mod model;
 mod postgres;
+mod read_results;
+mod results;
 mod sqlite;
 mod writer;
 
@@ -30,7 +32,7 @@ use domain::{
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
     Actor, Applied, Change, Conflict, Evaluated, Kind, NewAccount, NewCertificate, NewDevice,
-    NewToken, Note, PURGED_AT_ONCE, Purged,
+    NewToken, Note, PURGED_AT_ONCE, Purged, WorkedOut,
 };
 pub use compliance::{
     Baseline, BaselineSummary, Command, DeployedBodies, DeploymentRecord, Exemption,
@@ -44,6 +46,12 @@ pub use model::{
     MembershipWork, OrderedWindow, Page, RenewalOrder, RenewalProgress, Revocation, Segment,
     Standing, Token, Usage,
 };
+pub use read_results::{
+    ComplianceAlertDue, DeployedDevice, DeployedDevices, DeploymentFilter, DeploymentSummary,
+    DeviceDeployment, DeviceRule, FlappingRule, HistoryFilter, ReadResults, RuleExemption,
+    RuleInterval, RuleSummary, SampleDeployment, SampleResults,
+};
+pub use results::{Finding, NewResult, NewResults, RecordedResults, ResultsChange};
 
 /// Where the records live.
 #[derive(Debug, Clone)]
@@ -106,7 +114,7 @@ impl Store {
                 (database.clone(), database)
             }
             Location::Postgres(url) => {
-                let database = Arc::new(postgres::Database::open(url).await?);
+                let database = Arc::new(postgres::Database::open(url, node).await?);
                 (database.clone(), database)
             }
         };
@@ -155,6 +163,17 @@ impl Store {
         self.writer.memberships.notified().await;
     }
 
+    /// Notes when devices evaluated last, of those that reported: narrow, as last-seen times are.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn record_evaluated(
+        &self,
+        evaluated: &[(DeviceId, Timestamp)],
+    ) -> Result<(), Unavailable> {
+        self.reads.record_evaluated(evaluated).await
+    }
+
     /// Stores a signed checkpoint over all audit chains.
     ///
     /// # Errors
@@ -193,7 +212,14 @@ impl std::ops::Deref for Store {
 /// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
 #[async_trait]
 pub trait Reads:
-    ReadCollections + ReadCompliance + ReadIdentities + ReadRenewalOrders + Send + Sync + 'static
+    ReadCollections
+    + ReadCompliance
+    + ReadIdentities
+    + ReadRenewalOrders
+    + ReadResults
+    + Send
+    + Sync
+    + 'static
 {
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
@@ -260,6 +286,11 @@ pub trait Reads:
     async fn heads(&self) -> Result<Vec<Head>, Unavailable>;
     #[doc(hidden)]
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
+    #[doc(hidden)]
+    async fn record_evaluated(
+        &self,
+        evaluated: &[(DeviceId, Timestamp)],
+    ) -> Result<(), Unavailable>;
     #[doc(hidden)]
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable>;
     #[doc(hidden)]

@@ -10,6 +10,7 @@ use protocol::PolicyState;
 use serde_json::Value;
 
 use crate::compliance::PolicyPlace;
+use crate::results::RecordedResults;
 
 /// Part of a list, and where the next part begins.
 #[derive(Debug, Clone)]
@@ -57,6 +58,7 @@ pub struct Standing {
     pub renewal_allowed_until: Option<Timestamp>,
     /// The record that this device takes the place of, once it is used.
     pub predecessor: Option<DeviceId>,
+    pub enrolled_at: Timestamp,
     /// Where an administrator's order moves its renewal.
     pub ordered: Option<OrderedWindow>,
     /// What the device said of its policy last.
@@ -67,6 +69,8 @@ pub struct Standing {
     pub deployments: Vec<i64>,
     /// Commands that have not ended wait for it.
     pub has_commands: bool,
+    /// Where the records of its results stand; none before its first report.
+    pub results: Option<RecordedResults>,
 }
 
 /// The window of the newest order that concerns a certificate.
@@ -100,7 +104,9 @@ pub struct Device {
 pub struct Alert {
     pub number: i64,
     pub kind: AlertKind,
-    pub device: DeviceId,
+    /// What it is about: a device, or a deployment.
+    pub device: Option<DeviceId>,
+    pub deployment: Option<i64>,
     pub host_name: String,
     pub detail: String,
     pub first_at: Timestamp,

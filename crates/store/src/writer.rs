@@ -37,7 +37,13 @@ struct Request {
     reply: oneshot::Sender<Result<Outcomes, Unavailable>>,
 }
 
-/// Changes of one transaction at most: bounds the time that one of them waits for its neighbours.
+impl Request {
+    fn weight(&self) -> usize {
+        self.changes.iter().map(|change| change.kind.weight()).sum()
+    }
+}
+
+/// Changes of one transaction at most, by their weight: bounds the time that one of them waits for its neighbours.
 const BATCH: usize = 512;
 /// Requests that may wait; beyond it callers wait to queue.
 const QUEUE: usize = 4_096;
@@ -81,10 +87,12 @@ async fn run(
 ) {
     while let Some(first) = requests.recv().await {
         let mut count = first.changes.len();
+        let mut weight = first.weight();
         let mut batch = vec![first];
-        while count < BATCH {
+        while weight < BATCH {
             let Ok(next) = requests.try_recv() else { break };
             count += next.changes.len();
+            weight += next.weight();
             batch.push(next);
         }
         let mut changes = Vec::with_capacity(count);

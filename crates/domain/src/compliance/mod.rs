@@ -30,7 +30,7 @@ pub use rule::{
     Comparison, ComplianceRule, Condition, Existence, InvalidComparison, Operator, Verdict,
 };
 pub use schedule::{CronExpression, EvaluationSchedule, InvalidSchedule};
-pub use state::{ComplianceState, Severity};
+pub use state::{ComplianceState, Severity, StateCounts};
 pub use value::{DataType, InvalidVersion, NotOfType, TypedValue, Version};
 
 crate::name::names! {

@@ -18,6 +18,8 @@ mod compliance;
 mod compliance_reads;
 #[path = "../sql/filters.rs"]
 mod filters;
+#[path = "../sql/deployment_states.rs"]
+mod deployment_states;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/memberships.rs"]
@@ -26,6 +28,10 @@ mod memberships;
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
 mod renewal_orders;
+#[path = "../sql/result_reads.rs"]
+mod result_reads;
+#[path = "../sql/results.rs"]
+mod results;
 #[path = "../sql/writes.rs"]
 mod writes;
 
@@ -44,6 +50,16 @@ const LOCK_ROW: &str = " FOR UPDATE";
 const SHARE_ROW: &str = " FOR SHARE";
 /// What another node works on is left to it.
 const LOCK_ROW_UNLESS_TAKEN: &str = " FOR UPDATE SKIP LOCKED";
+/// The node that writes: the connection is called by it.
+const NODE: &str = "current_setting('application_name')";
+/// What another node works at is left to it.
+/// What is referred to is not removed meanwhile.
+const SHARE_KEY: &str = " FOR KEY SHARE";
+/// What deployments are, for those who work out their states, and for the walk that begins. A lock of
+/// its own: unlike rows' locks it is fair.
+const SHARE_DEFINITIONS: &str = "SELECT pg_advisory_xact_lock_shared(7370206)";
+const CHANGE_DEFINITIONS: &str = "SELECT pg_advisory_xact_lock(7370206)";
+const BYTES: &str = "BYTEA";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "encode(c.serial, 'hex')";
 /// Numbers of deployments `p` with commas between them.
@@ -57,13 +73,16 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) async fn open(url: &str) -> Result<Self, Unavailable> {
+    pub(crate) async fn open(url: &str, node: &str) -> Result<Self, Unavailable> {
         // A node that vanished in the middle of a transaction must not stop the others.
-        let connection = url.parse::<PgConnectOptions>()?.options([
-            ("lock_timeout", "3s"),
-            ("idle_in_transaction_session_timeout", "10s"),
-            ("tcp_user_timeout", "10s"),
-        ]);
+        let connection = url
+            .parse::<PgConnectOptions>()?
+            .application_name(node)
+            .options([
+                ("lock_timeout", "3s"),
+                ("idle_in_transaction_session_timeout", "10s"),
+                ("tcp_user_timeout", "10s"),
+            ]);
         // A pool would only say that it waited in vain; a connection says why.
         PgConnection::connect_with(&connection)
             .await?
@@ -102,7 +121,7 @@ mod testing {
         static SERVER: OnceLock<Postgres> = OnceLock::new();
         let server = SERVER.get_or_init(|| Postgres::start().expect("a PostgreSQL server"));
         let url = server.database().expect("a database");
-        (Database::open(&url).await.expect("opens"), ())
+        (Database::open(&url, "node").await.expect("opens"), ())
     }
 
     /// True for a line of a plan that reads a whole table.

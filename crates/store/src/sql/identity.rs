@@ -12,7 +12,7 @@ use super::reads::{
     optional_device_id, page, time, word,
 };
 use super::writes::{Outcome, no_device, revoke_all};
-use super::{Database, Db, DbConnection, DbRow, LOCK_ROW, SERIAL_TEXT};
+use super::{Database, Db, DbConnection, DbRow, LOCK_ROW, SERIAL_TEXT, results};
 use crate::change::{Applied, Conflict, PURGED_AT_ONCE, Purged};
 use crate::model::{AuditEvent, ClaimedDevice, Device, DeviceConflict, Page};
 use crate::{ReadIdentities, Unavailable};
@@ -152,9 +152,9 @@ impl ReadIdentities for Database {
 
 /// The records that a device replaced, and those that they replaced. Nobody replaces a computer's
 /// record 64 times: it ends there, whatever the records say.
-const EARLIER: &str = "WITH RECURSIVE earlier (id, depth) AS \
+pub(super) const EARLIER: &str = "WITH RECURSIVE earlier (id, depth) AS \
      (SELECT f.id, 1 FROM device f WHERE f.successor = ";
-const EARLIER_OF_EARLIER: &str = " UNION ALL SELECT b.id, l.depth + 1 FROM device b \
+pub(super) const EARLIER_OF_EARLIER: &str = " UNION ALL SELECT b.id, l.depth + 1 FROM device b \
      JOIN earlier l ON b.successor = l.id WHERE l.depth < 64) ";
 
 pub(super) async fn merge(
@@ -264,6 +264,14 @@ pub(super) async fn delete(
     if !devices.contains(&device) {
         return Ok(Err(no_device(device)));
     }
+    // What is deleted does not count any more.
+    hold(db, at).await?;
+    leave(db, |query| {
+        query.push("device IN (");
+        push_devices(query, &devices);
+        query.push(")");
+    })
+    .await?;
     let mut deleted = 0;
     let mut certificates = 0;
     mark_due(db, devices.iter().copied()).await?;
@@ -329,6 +337,11 @@ pub(super) async fn purge(
             return Ok(Ok(Applied::Purged(purged)));
         }
         hold(db, at).await?;
+        purged.results = results::purge(db, &devices).await?;
+        if purged.results >= u64::from(PURGED_AT_ONCE) {
+            purged.more = true;
+            return Ok(Ok(Applied::Purged(purged)));
+        }
         purged.devices = remove_devices(db, &devices).await?;
         purged.more = devices.len() as i64 == DEVICES_AT_ONCE;
     }
@@ -359,7 +372,7 @@ pub(super) async fn purge(
         query.push(")").build().execute(&mut *db).await?;
         purged.more |= gone.len() as i64 == DEVICES_AT_ONCE;
     }
-    let nothing = purged.devices + purged.certificates + purged.entries == 0;
+    let nothing = purged.devices + purged.certificates + purged.entries + purged.results == 0;
     Ok(Ok(if nothing {
         Applied::Unchanged
     } else {
@@ -440,6 +453,7 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
         "DELETE FROM device_seen WHERE device IN (",
         "DELETE FROM collection_direct WHERE device IN (",
         "DELETE FROM membership_due WHERE device IN (",
+        "DELETE FROM compliance_device WHERE device IN (",
         "DELETE FROM device_distinct WHERE a IN (",
         "DELETE FROM device_distinct WHERE b IN (",
         "DELETE FROM renewal_order WHERE device IN (",

@@ -13,6 +13,7 @@ use domain::{Collections, ComplianceState, Deployed, DeviceId, Filter, Rules, Ti
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
+use super::deployment_states::{entered, left};
 use super::filters::{CERTIFICATE_END, push_filter};
 use super::reads::{corrupt, device_id, facts, optional_time, time, word};
 use super::writes::Outcome;
@@ -31,9 +32,11 @@ const PAIRS_AT_ONCE: usize = 5_000;
 const CLOCKS_DIFFER: i64 = 3_600_000;
 
 /// Puts members into collections. Every row of `membership` comes by this function: `source` pushes a
-/// SELECT of collections and devices. Returns what was not there before.
+/// SELECT of collections and devices. What follows from it for deployments is done with it. Returns what
+/// was not there before.
 pub(super) async fn join(
     db: &mut DbConnection,
+    at: Timestamp,
     source: impl FnOnce(&mut QueryBuilder<Db>),
 ) -> Result<Vec<(i64, DeviceId)>> {
     let mut query = QueryBuilder::<Db>::new("INSERT INTO membership (collection, device) ");
@@ -42,6 +45,7 @@ pub(super) async fn join(
     let rows = query.build().fetch_all(&mut *db).await?;
     let joined = pairs(&rows)?;
     changed(db, &joined, 1).await?;
+    entered(db, &joined, at).await?;
     Ok(joined)
 }
 
@@ -55,9 +59,10 @@ pub(super) async fn leave(
     condition(&mut query);
     query.push(" RETURNING collection, device");
     let rows = query.build().fetch_all(&mut *db).await?;
-    let left = pairs(&rows)?;
-    changed(db, &left, -1).await?;
-    Ok(left)
+    let gone = pairs(&rows)?;
+    changed(db, &gone, -1).await?;
+    left(db, &gone).await?;
+    Ok(gone)
 }
 
 fn pairs(rows: &[DbRow]) -> Result<Vec<(i64, DeviceId)>> {
@@ -258,7 +263,7 @@ pub(super) async fn evaluate_devices(
         leave_these.extend(leaving.map(|collection| (*collection, *device)));
     }
     for these in join_these.chunks(PAIRS_AT_ONCE) {
-        let joined = join(db, |query| {
+        let joined = join(db, at, |query| {
             query.push("SELECT v.column1, v.column2 FROM (");
             push_pairs(query, these);
             query.push(") AS v WHERE TRUE");
@@ -473,7 +478,7 @@ async fn evaluate_collection(
         after: reached,
         last,
     };
-    let joined = join(db, |query| push_joining(query, id, rules, span, at)).await?;
+    let joined = join(db, at, |query| push_joining(query, id, rules, span, at)).await?;
     let left = leave(db, |query| push_leaving(query, id, rules, span, at)).await?;
     match last {
         Some(last) => {

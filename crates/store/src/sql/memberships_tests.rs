@@ -72,15 +72,15 @@ impl Database {
     /// A deployment of the baseline `name` to a collection. Returns its number.
     async fn deploy(&self, name: &str, collection: i64) -> i64 {
         self.run(&format!(
-            "INSERT INTO baseline (name, description, enabled, created_at, changed_at) \
-             VALUES ('{name}', '', 1, 0, 0) ON CONFLICT DO NOTHING"
+            "INSERT INTO baseline (name, description, enabled, created_at, changed_at, version) \
+             VALUES ('{name}', '', 1, 0, 0, 1) ON CONFLICT DO NOTHING"
         ))
         .await;
         let columns = "baseline, collection, remediate, schedule, spread, stale_after, made_at, \
-             changed_at";
+             changed_at, version";
         self.number(&format!(
             "INSERT INTO deployment ({columns}) \
-             SELECT id, {collection}, 0, '', 0, 0, 0, 0 FROM baseline WHERE name = '{name}' \
+             SELECT id, {collection}, 0, '', 0, 0, 0, 0, 1 FROM baseline WHERE name = '{name}' \
              RETURNING number"
         ))
         .await

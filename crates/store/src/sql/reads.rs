@@ -15,6 +15,7 @@ use crate::model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
     Device, DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
 };
+use crate::results::RecordedResults;
 use crate::{Reads, Unavailable};
 
 type Result<T> = std::result::Result<T, Unavailable>;
@@ -118,7 +119,7 @@ impl Reads for Database {
              c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
              d.renewal_allowed_until, d.predecessor, d.policy_epoch, d.policy_counter, \
              d.policy_problem, o.starts_at, o.ends_at, o.explanation_url, \
-             y.epoch, y.counter, y.objects, \
+             d.enrolled_at, y.epoch, y.counter, y.objects, r.stream, r.sequence, r.evaluated_at, \
              CASE WHEN EXISTS (SELECT 1 FROM command w \
              WHERE w.device = c.device AND w.ended_at IS NULL) THEN 1 ELSE 0 END AS has_commands, \
              (SELECT ";
@@ -128,7 +129,8 @@ impl Reads for Database {
             .push(
                 " FROM membership m JOIN deployment p ON p.collection = m.collection \
                  WHERE m.device = c.device) AS deployments \
-                 FROM certificate c JOIN device d ON d.id = c.device JOIN policy y ON y.one = 1",
+                 FROM certificate c JOIN device d ON d.id = c.device JOIN policy y ON y.one = 1 \
+                 LEFT JOIN compliance_device r ON r.device = c.device",
             )
             .push(ORDER_OF_CERTIFICATE)
             .push(" WHERE c.serial = ");
@@ -152,11 +154,13 @@ impl Reads for Database {
                 facts: facts(&row)?,
                 renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
                 predecessor: optional_device_id(&row, "predecessor")?,
+                enrolled_at: time(&row, "enrolled_at")?,
                 ordered: ordered(&row)?,
                 policy: policy_state(&row)?,
                 place: policy_place(&row)?,
                 deployments: numbers(&row, "deployments")?,
                 has_commands: row.try_get::<i32, _>("has_commands")? != 0,
+                results: recorded_results(&row)?,
             })
         })
         .transpose()
@@ -291,7 +295,7 @@ impl Reads for Database {
     async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>> {
         let limit = filter.limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(
-            "SELECT a.number, a.kind, a.device, a.detail, a.first_at, a.last_at, a.times, \
+            "SELECT a.number, a.kind, a.device, a.deployment, a.detail, a.first_at, a.last_at, a.times, \
              a.closed_at, COALESCE(d.host_name, '') AS host_name \
              FROM alert a LEFT JOIN device d ON d.id = a.device WHERE a.number < ",
         );
@@ -481,6 +485,24 @@ impl Reads for Database {
         Ok(())
     }
 
+    async fn record_evaluated(&self, evaluated: &[(DeviceId, Timestamp)]) -> Result<()> {
+        for chunk in evaluated.chunks(5_000) {
+            let mut query = QueryBuilder::<Db>::new(
+                "UPDATE compliance_device SET evaluated_at = v.column2 FROM (",
+            );
+            query.push_values(chunk, |mut row, (device, at)| {
+                row.push_bind(device.as_bytes().to_vec())
+                    .push_bind(at.as_millisecond());
+            });
+            query.push(
+                ") AS v WHERE compliance_device.device = v.column1 \
+                 AND compliance_device.evaluated_at < v.column2",
+            );
+            query.build().execute(&self.writer).await?;
+        }
+        Ok(())
+    }
+
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
         sqlx::query("INSERT INTO audit_checkpoint (at, message, signature) VALUES ($1, $2, $3)")
             .bind(checkpoint.at.as_millisecond())
@@ -611,7 +633,8 @@ fn alert(row: DbRow) -> Result<Alert> {
     Ok(Alert {
         number: row.try_get("number")?,
         kind: word(&row, "kind")?,
-        device: device_id(&row, "device")?,
+        device: optional_device_id(&row, "device")?,
+        deployment: row.try_get("deployment")?,
         host_name: row.try_get("host_name")?,
         detail: row.try_get("detail")?,
         first_at: time(&row, "first_at")?,
@@ -619,6 +642,17 @@ fn alert(row: DbRow) -> Result<Alert> {
         times: row.try_get("times")?,
         closed_at: optional_time(&row, "closed_at")?,
     })
+}
+
+fn recorded_results(row: &DbRow) -> Result<Option<RecordedResults>> {
+    let Some(evaluated_at) = optional_time(row, "evaluated_at")? else {
+        return Ok(None);
+    };
+    Ok(Some(RecordedResults {
+        stream: bytes(row, "stream")?,
+        sequence: row.try_get("sequence")?,
+        evaluated_at,
+    }))
 }
 
 pub(super) fn event(row: DbRow) -> Result<AuditEvent> {
@@ -688,7 +722,7 @@ pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
     word.parse().map_err(corrupt)
 }
 
-fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
+pub(super) fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
     let bytes: Vec<u8> = row.try_get(column)?;
     bytes
         .try_into()

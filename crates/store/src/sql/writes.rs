@@ -17,7 +17,10 @@ use sqlx::{Connection, QueryBuilder, Row};
 use super::memberships::mark_due;
 use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
 use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
-use super::{collections, commands, compliance, identity, memberships, renewal_orders};
+use super::{
+    collections, commands, compliance, deployment_states, identity, memberships, renewal_orders,
+    results,
+};
 use crate::Unavailable;
 use crate::change::{Applied, Change, Conflict, Kind, NewCertificate, NewDevice};
 use crate::model::{AuditEvent, Certificate, Segment};
@@ -88,6 +91,7 @@ async fn apply_run(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>
         Kind::UseCertificate { .. } => use_certificates(db, run).await,
         Kind::ReportFacts { .. } => report_facts(db, run).await,
         Kind::ReportPolicy { .. } => commands::report_policy(db, run).await,
+        Kind::ReportResults(_) => results::report(db, run).await,
         _ => {
             let mut outcomes = Vec::with_capacity(run.len());
             for change in run {
@@ -269,8 +273,18 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
         Kind::Renew { .. }
         | Kind::UseCertificate { .. }
         | Kind::ReportFacts { .. }
-        | Kind::ReportPolicy { .. } => {
+        | Kind::ReportPolicy { .. }
+        | Kind::ReportResults(_) => {
             unreachable!("these kinds are written in sets")
+        }
+        Kind::WorkOutDeployments => deployment_states::work_out_due(db, change.at).await,
+        Kind::EndExemptions => deployment_states::end_exemptions(db, change.at).await,
+        Kind::JudgeCompliance {
+            deployment,
+            alert_at,
+            below,
+        } => {
+            deployment_states::judge(db, *deployment, *alert_at, below.as_deref(), change.at).await
         }
         Kind::EvaluateDevices { most } => memberships::evaluate_due(db, *most, change.at).await,
         Kind::EvaluateCollections { most } => {

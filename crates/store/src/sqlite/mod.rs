@@ -21,6 +21,8 @@ mod compliance;
 mod compliance_reads;
 #[path = "../sql/filters.rs"]
 mod filters;
+#[path = "../sql/deployment_states.rs"]
+mod deployment_states;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/memberships.rs"]
@@ -29,6 +31,10 @@ mod memberships;
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
 mod renewal_orders;
+#[path = "../sql/result_reads.rs"]
+mod result_reads;
+#[path = "../sql/results.rs"]
+mod results;
 #[path = "../sql/writes.rs"]
 mod writes;
 
@@ -44,6 +50,12 @@ const LOCK_DEVICE_ROWS: &str = "";
 const LOCK_ROW: &str = "";
 const SHARE_ROW: &str = "";
 const LOCK_ROW_UNLESS_TAKEN: &str = "";
+/// There is one node, and nobody to wait for.
+const NODE: &str = "''";
+const SHARE_KEY: &str = "";
+const SHARE_DEFINITIONS: &str = "";
+const CHANGE_DEFINITIONS: &str = "";
+const BYTES: &str = "BLOB";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "lower(hex(c.serial))";
 /// Numbers of deployments `p` with commas between them.

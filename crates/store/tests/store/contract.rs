@@ -4,6 +4,7 @@ pub use super::compliance::*;
 pub use super::fleet::*;
 pub use super::identity::*;
 pub use super::memberships::*;
+pub use super::results::*;
 use super::*;
 
 pub fn at(second: i64) -> Timestamp {

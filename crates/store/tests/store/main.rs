@@ -16,6 +16,7 @@ mod contract;
 mod fleet;
 mod identity;
 mod memberships;
+mod results;
 
 /// A database of a test's own.
 struct Place {
@@ -103,4 +104,14 @@ store_contract!(
     last_seen_times_change_memberships,
     an_evaluation_goes_in_steps_and_begins_anew_when_rules_change,
     a_preview_counts_and_shows_the_first,
+    results_are_applied_once,
+    what_was_found_is_kept_with_its_time,
+    a_deployment_stands_as_its_worst_rule,
+    who_enters_and_who_leaves_counts,
+    an_exemption_counts_until_its_end,
+    the_past_can_be_asked,
+    results_go_with_their_device_and_history_stays_with_the_merged,
+    too_little_compliance_is_one_alert,
+    sums_are_right_after_whatever_happens,
+    sums_are_right_while_a_deployment_changes,
 );

@@ -135,15 +135,18 @@ CREATE TABLE audit_checkpoint (
 CREATE TABLE alert (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
-    device BLOB NOT NULL,
+    -- What it is about: one of the two.
+    device BLOB,
+    deployment BIGINT,
     detail TEXT NOT NULL,
     first_at BIGINT NOT NULL,
     last_at BIGINT NOT NULL,
     times BIGINT NOT NULL DEFAULT 1,
     closed_at BIGINT
 );
--- What happens again to the same device is one open alert.
+-- What happens again to the same device, or deployment, is one open alert.
 CREATE UNIQUE INDEX alert_open ON alert (kind, device) WHERE closed_at IS NULL;
+CREATE UNIQUE INDEX alert_open_deployment ON alert (kind, deployment) WHERE closed_at IS NULL;
 CREATE INDEX alert_device ON alert (device, number);
 CREATE TABLE collection (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -324,8 +327,11 @@ CREATE TABLE deployment (
     alert_at BIGINT,
     made_at BIGINT NOT NULL,
     changed_at BIGINT NOT NULL,
-    version BIGINT NOT NULL
+    version BIGINT NOT NULL,
+    -- The `alert_at` whose moment came, and was acted on.
+    alert_judged_at BIGINT
 );
+CREATE INDEX deployment_alert ON deployment (alert_at) WHERE alert_at IS NOT NULL;
 CREATE INDEX deployment_baseline ON deployment (baseline);
 CREATE INDEX deployment_collection ON deployment (collection);
 
@@ -362,6 +368,7 @@ CREATE TABLE exemption (
 CREATE INDEX exemption_item ON exemption (item, rule);
 CREATE INDEX exemption_device ON exemption (device) WHERE device IS NOT NULL;
 CREATE INDEX exemption_collection ON exemption (collection) WHERE collection IS NOT NULL;
+CREATE INDEX exemption_open ON exemption (until, number) WHERE ended_at IS NULL;
 
 -- A command for a device: signed, single-use.
 CREATE TABLE command (
@@ -382,58 +389,74 @@ CREATE TABLE command (
 CREATE INDEX command_device ON command (device, issued_at, id);
 CREATE INDEX command_open ON command (device) WHERE ended_at IS NULL;
 
--- A device that reported results, by a short number.
+-- A device that reported results, by a short number. Their moments are in seconds: short, too.
 CREATE TABLE compliance_device (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     device BLOB NOT NULL UNIQUE,
-    stream TEXT NOT NULL,
+    stream BLOB NOT NULL,
     -- The last change of the stream that is recorded here.
     sequence BIGINT NOT NULL,
     evaluated_at BIGINT NOT NULL
 );
 CREATE INDEX compliance_device_evaluated ON compliance_device (evaluated_at);
 
--- What devices found, each text once.
+-- What devices found, and why something could not be found out or done: each pair once. Without a
+-- digest it is on its way out.
 CREATE TABLE value (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    digest BLOB NOT NULL UNIQUE,
-    text TEXT NOT NULL
+    digest BLOB UNIQUE,
+    text TEXT,
+    reason TEXT
 );
 
--- How a rule stands on a device, since when (in seconds); and how it stood before. States are codes
--- of domain's ComplianceState.
+-- How a rule stands on a device, since when. States are codes of domain's ComplianceState. Most are
+-- compliant (3): the index has the others.
 CREATE TABLE rule_state (
-    device BIGINT NOT NULL,
-    rule BIGINT NOT NULL,
-    state SMALLINT NOT NULL,
-    value BIGINT,
+    device INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
     since BIGINT NOT NULL,
+    value INTEGER,
+    state SMALLINT NOT NULL,
     PRIMARY KEY (device, rule)
 ) WITHOUT ROWID;
+CREATE INDEX rule_state_notable ON rule_state (rule, state, device) WHERE state <> 3;
+
+-- How it stood before. Intervals of a rule on a device do not overlap, and none is empty.
 CREATE TABLE rule_state_past (
-    device BIGINT NOT NULL,
-    rule BIGINT NOT NULL,
+    device INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
     until BIGINT NOT NULL,
     since BIGINT NOT NULL,
+    value INTEGER,
     state SMALLINT NOT NULL,
-    value BIGINT,
-    PRIMARY KEY (device, rule, until, since)
+    PRIMARY KEY (device, rule, until)
 ) WITHOUT ROWID;
 
--- How a deployment stands on a device of its collection: the greatest state of its rules. No row:
--- the device has not reported all of them.
+-- How often a rule's state changed on a day (since 1970, UTC), on all devices; and how often it came
+-- back to the state before: in parts, as `summary`.
+CREATE TABLE rule_change (
+    day INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
+    node TEXT NOT NULL,
+    changes BIGINT NOT NULL,
+    returns BIGINT NOT NULL,
+    PRIMARY KEY (day, rule, node)
+) WITHOUT ROWID;
+
+-- How a deployment stands on a device of its collection: the greatest state of its rules, remediated
+-- taken as compliant, and a failed remediation as non-compliant. No row: the device has not reported
+-- all of them.
 CREATE TABLE deployment_state (
-    deployment BIGINT NOT NULL,
     device BLOB NOT NULL,
-    state SMALLINT NOT NULL,
+    deployment BIGINT NOT NULL,
     since BIGINT NOT NULL,
-    PRIMARY KEY (deployment, device)
+    state SMALLINT NOT NULL,
+    PRIMARY KEY (device, deployment)
 ) WITHOUT ROWID;
 CREATE INDEX deployment_state_state ON deployment_state (deployment, state, device);
-CREATE INDEX deployment_state_device ON deployment_state (device);
 
--- How many devices a deployment has in a state, in parts: each node adds to its own rows, and a
--- reader sums them.
+-- How many rows of deployment_state a deployment has in a state, in parts: each node adds to its own
+-- rows, in the transaction that changes the states, and a reader sums them.
 CREATE TABLE summary (
     deployment BIGINT NOT NULL,
     state SMALLINT NOT NULL,
@@ -442,7 +465,8 @@ CREATE TABLE summary (
     PRIMARY KEY (deployment, state, node)
 ) WITHOUT ROWID;
 
--- Deployments whose devices' states have to be worked out anew, from a device on.
+-- Deployments whose devices' states have to be worked out anew, after a place of the walk; from the
+-- beginning when it is NULL. A deployment that is gone has its states removed.
 CREATE TABLE deployment_due (
     deployment BIGINT PRIMARY KEY,
     after BLOB
