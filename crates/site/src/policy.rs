@@ -104,6 +104,11 @@ impl Site {
         let Some(body) = body else {
             return Err(self.refuse_body(device, hash).await);
         };
+        // What somebody changed in the records is not signed.
+        if x509::sha256(&[&body]) != *hash.as_bytes() {
+            tracing::error!(event = "policy-body-changed", %hash, "it is not given out");
+            return Err(self.refuse_body(device, hash).await);
+        }
         Ok(signed(&signer, PayloadType::Body, &body))
     }
 
