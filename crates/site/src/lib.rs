@@ -37,6 +37,7 @@ mod settings;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use authority::{Authority, AuthorityError, PolicyKey};
 use domain::{Clock, Pin, Rng};
@@ -77,6 +78,8 @@ struct Inner {
     store: Store,
     authority: Authority,
     policy_key: PolicyKey,
+    /// Another policy key is in use, and the audit log does not have it yet.
+    policy_key_unnoted: AtomicBool,
     assignments: policy::Assignments,
     audit_key: PrivateKey,
     nonce_key: [u8; 32],
@@ -123,6 +126,7 @@ impl Site {
             store,
             authority,
             policy_key,
+            policy_key_unnoted: AtomicBool::new(false),
             assignments: policy::Assignments::default(),
             nonce_key: proof::nonce_key(&audit_key),
             audit_key,
