@@ -2,6 +2,7 @@
 
 mod certificates;
 mod collections;
+mod compliance_objects;
 mod crashes;
 mod enrolling;
 mod fleet;

@@ -79,6 +79,7 @@ pub struct Connection {
         long,
         value_name = "DIR",
         global = true,
+        help_heading = "Connection",
         env = "PERENNIAL_SITE",
         conflicts_with = "server"
     )]
@@ -89,15 +90,21 @@ pub struct Connection {
         long,
         value_name = "HOST:PORT",
         global = true,
+        help_heading = "Connection",
         requires = "pin",
         requires = "token"
     )]
     pub server: Option<ServerAddress>,
     /// The site's pin, as `perennial serve` prints it.
-    #[arg(long, value_name = "sha256:…", global = true)]
+    #[arg(
+        long,
+        value_name = "sha256:…",
+        global = true,
+        help_heading = "Connection"
+    )]
     pub pin: Option<Pin>,
     /// A file that holds an access token.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Connection")]
     pub token: Option<PathBuf>,
 }
 
@@ -109,10 +116,10 @@ fn console_address(given: &str) -> Result<ServerAddress, transport::InvalidAddre
 #[derive(Args, Clone, Copy)]
 pub struct Format {
     /// Print JSON.
-    #[arg(long, global = true, conflicts_with = "csv")]
+    #[arg(long, global = true, conflicts_with = "csv", help_heading = "Output")]
     pub json: bool,
     /// Print comma-separated values (RFC 4180).
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub csv: bool,
 }
 

@@ -132,7 +132,7 @@ impl Site {
     ) -> Result<CommandView> {
         by.require(Action::ReadDevices)?;
         let found = self.0.store.command(device, id.clone()).await?;
-        let found = found.ok_or_else(|| Error::NotFound(format!("there is no command {id}")))?;
+        let found = found.ok_or_else(|| no_command(&id))?;
         Ok(view(found, self.now()))
     }
 
@@ -146,6 +146,12 @@ impl Site {
         id: CommandId,
         mut result: CommandResult,
     ) -> Result<()> {
+        // What is made up, or told again, costs a reading and no transaction.
+        match self.0.store.command(device.device(), id.clone()).await? {
+            None => return Err(no_command(&id)),
+            Some(known) if known.done.is_some() => return Ok(()),
+            Some(_) => {}
+        }
         // PostgreSQL's texts have no NUL.
         result.detail = result.detail.replace('\0', "\u{fffd}");
         let mut end = result.detail.len().min(CommandResult::MOST);
@@ -235,6 +241,10 @@ impl Site {
         self.commit(by.actor(), Kind::IssueCommand(new)).await?;
         self.device_command(by, device, id).await
     }
+}
+
+fn no_command(id: &CommandId) -> Error {
+    Error::NotFound(format!("there is no command {id} for this device"))
 }
 
 fn view(command: Command, now: Timestamp) -> CommandView {

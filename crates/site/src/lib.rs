@@ -38,6 +38,7 @@ mod settings;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use authority::{Authority, AuthorityError, PolicyKey};
 use domain::{Clock, Pin, Rng};
@@ -78,6 +79,8 @@ struct Inner {
     store: Store,
     authority: Authority,
     policy_key: PolicyKey,
+    /// Another policy key is in use, and the audit log does not have it yet.
+    policy_key_unnoted: AtomicBool,
     assignments: policy::Assignments,
     audit_key: PrivateKey,
     nonce_key: [u8; 32],
@@ -124,6 +127,7 @@ impl Site {
             store,
             authority,
             policy_key,
+            policy_key_unnoted: AtomicBool::new(false),
             assignments: policy::Assignments::default(),
             nonce_key: proof::nonce_key(&audit_key),
             audit_key,

@@ -3,6 +3,7 @@
 //! a device.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use authority::PolicySigner;
@@ -104,6 +105,11 @@ impl Site {
         let Some(body) = body else {
             return Err(self.refuse_body(device, hash).await);
         };
+        // What somebody changed in the records is not signed.
+        if x509::sha256(&[&body]) != *hash.as_bytes() {
+            tracing::error!(event = "policy-body-changed", %hash, "it is not given out");
+            return Err(self.refuse_body(device, hash).await);
+        }
         Ok(signed(&signer, PayloadType::Body, &body))
     }
 
@@ -157,15 +163,21 @@ impl Site {
             tracing::error!(event = "policy-key-not-read", %error);
             Error::NoPolicyKey
         })?;
+        let unnoted = &self.0.policy_key_unnoted;
+        unnoted.fetch_or(changed, Ordering::Relaxed);
         let signer = signer.ok_or(Error::NoPolicyKey)?;
-        if changed {
+        if unnoted.swap(false, Ordering::Relaxed) {
             let note = Note {
                 action: "policy-key-changed",
                 subject: self.name().to_owned(),
                 detail: format!("the new policy certificate ends {}", signer.not_after()),
             };
             tracing::info!(event = "policy-key-changed", not_after = %signer.not_after());
-            self.commit(Actor::site(), Kind::Noted(note)).await?;
+            if let Err(error) = self.commit(Actor::site(), Kind::Noted(note)).await {
+                // Nothing is signed with a key that the log does not know.
+                unnoted.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
         }
         Ok(signer)
     }

@@ -371,6 +371,88 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             "has a number",
         ),
         (
+            "POST",
+            "/api/v1/configuration-items",
+            concat!(
+                r#"{"name":"a","content":{"platforms":[{"os":"macOS"}],"settings":[{"name":"s","#,
+                r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+                r#""rules":[{"name":"r","setting":"s","condition":{"value":{"type":"integer","#,
+                r#""operator":"equals","operands":["1"]}}}]}}"#
+            ),
+            422,
+            "the rule `r` compares integer, but its setting is string",
+        ),
+        (
+            "GET",
+            "/api/v1/configuration-items/a/revisions/first",
+            "",
+            400,
+            "has a number",
+        ),
+        (
+            "GET",
+            "/api/v1/configuration-items/a/difference?from=1",
+            "",
+            400,
+            "missing field `to`",
+        ),
+        (
+            "GET",
+            "/api/v1/configuration-items?after=%00",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "POST",
+            "/api/v1/baselines",
+            r#"{"name":"b","content":{"parts":[]}}"#,
+            400,
+            "1 to 1000 parts",
+        ),
+        (
+            "POST",
+            "/api/v1/baselines",
+            r#"{"name":"b","content":{"parts":[{"item":{"name":"i"}},{"item":{"name":"i","revision":2}}]}}"#,
+            400,
+            "`i` is there twice",
+        ),
+        (
+            "POST",
+            "/api/v1/deployments",
+            r#"{"baseline":"b","collection":"c","schedule":"1s"}"#,
+            422,
+            "every 5 minutes at most",
+        ),
+        (
+            "POST",
+            "/api/v1/deployments",
+            r#"{"baseline":"b","collection":"c","alert":{"below":101,"at":"2027-01-01T00:00:00Z"}}"#,
+            400,
+            "1 to 100 percent",
+        ),
+        (
+            "POST",
+            "/api/v1/exemptions",
+            r#"{"item":"i","rule":"r","scope":{"collection":"c"},"reason":" "}"#,
+            422,
+            "an exemption needs a reason",
+        ),
+        (
+            "POST",
+            "/api/v1/exemptions",
+            r#"{"item":"i","rule":"r","scope":{"collection":"c"},"reason":"x","until":"2020-01-01T00:00:00Z"}"#,
+            400,
+            "say a moment to come",
+        ),
+        (
+            "POST",
+            "/api/v1/devices/00000000-0000-8000-8000-000000000001/commands",
+            r#"{"command":"uninstall"}"#,
+            400,
+            "is not one of: renew, evaluate, check-in",
+        ),
+        (
             "GET",
             "/api/v1/device-conflicts?after=x/1/y",
             "",
@@ -397,4 +479,37 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
         assert!(text.contains(says), "{method} {path}: {text}");
         assert!(text.contains(&format!("\"status\":{status}")), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_item_is_larger_than_other_requests_and_has_an_end() {
+    let api = Api::new().await;
+    let token = Some(Role::FullAdministrator.word());
+    let item = |scripts: usize| {
+        let script = format!("echo x\n#{}", "-".repeat(200 * 1024));
+        let settings: Vec<_> = (0..scripts)
+            .map(|n| {
+                serde_json::json!({"name": format!("s{n}"), "data_type": "string",
+                    "source": {"script": {"discovery": script}}})
+            })
+            .collect();
+        let rules: Vec<_> = (0..scripts)
+            .map(|n| {
+                serde_json::json!({"name": format!("r{n}"), "setting": format!("s{n}"),
+                    "condition": {"existential": "must-exist"}})
+            })
+            .collect();
+        let content = serde_json::json!({"platforms": [{"os": "macOS"}], "settings": settings,
+            "rules": rules});
+        serde_json::json!({"name": format!("with {scripts}"), "content": content}).to_string()
+    };
+    for (scripts, status) in [(9, 201), (12, 413), (30, 413)] {
+        let path = "/api/v1/configuration-items";
+        let (got, text) = api.ask("POST", path, token, &item(scripts)).await;
+        assert_eq!(got, status, "{scripts}: {}", &text[..text.len().min(200)]);
+    }
+    // Others have the limit of all.
+    let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(2 << 20));
+    let (got, _) = api.ask("POST", "/api/v1/collections", token, &long).await;
+    assert_eq!(got, 413);
 }

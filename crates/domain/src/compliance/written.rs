@@ -33,7 +33,13 @@ impl ItemContent {
         for rule in self.rules() {
             write_rule(&mut text, rule);
         }
-        text
+        // Whoever reads it decides what runs as root: nothing in it hides the text around it.
+        text.chars()
+            .flat_map(|c| match is_hidden(c) {
+                true => c.escape_unicode().collect(),
+                false => vec![c],
+            })
+            .collect()
     }
 }
 
@@ -69,26 +75,17 @@ fn write_setting(text: &mut String, setting: &Setting) {
     }
 }
 
-/// Each line between marks that no line's end can hide in: what runs as root is shown as it is.
 fn write_script(text: &mut String, what: &str, script: &Script) {
     let _ = writeln!(text, "    {what}");
     for line in script.as_str().split('\n') {
-        let shown: String = line
-            .chars()
-            .flat_map(|c| match c {
-                '\t' => vec![c],
-                hidden if is_hidden(hidden) => hidden.escape_unicode().collect(),
-                plain => vec![plain],
-            })
-            .collect();
-        let _ = writeln!(text, "        | {shown}");
+        let _ = writeln!(text, "        | {line}");
     }
 }
 
 /// What changes how a terminal shows the text around it: control characters, and those that turn the
-/// direction of writing or take no room (Unicode, "Trojan Source").
+/// direction of writing or take no room ("Trojan Source", Boucher and Anderson, 2021).
 fn is_hidden(c: char) -> bool {
-    c.is_control()
+    (c.is_control() && c != '\n' && c != '\t')
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
@@ -153,7 +150,7 @@ mod tests {
     #[test]
     fn the_source_s_own_item_is_read_like_its_procedure() {
         let content: ItemContent = serde_json::from_str(
-            r#"{"description": "Lets the client enroll anew.",
+            r#"{"description": "Lets the client enroll anew.\u001b[2J",
                 "platforms": [{"os": "macOS"}],
                 "settings": [{"name": "Remove SMSID for Mac", "data_type": "string", "source": {"script": {
                     "discovery": "defaults read com.microsoft.ccmclient SMSID\n",
@@ -163,7 +160,7 @@ mod tests {
                     "operands": ["does not exist"]}}}]}"#,
         )
         .expect("an item");
-        let expected = r#"Description  Lets the client enroll anew.
+        let expected = r#"Description  Lets the client enroll anew.\u{1b}[2J
 Platform     macOS, all versions
 
 Setting `Remove SMSID for Mac`

@@ -96,6 +96,7 @@ pub struct NewItemSource {
     #[arg(long = "type", value_name = "TYPE", value_parser = operating_system,
         required_unless_present = "file")]
     pub os: Vec<OperatingSystem>,
+    /// What it is for, in your words.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
     /// A word to find it by; can be repeated.
@@ -157,6 +158,7 @@ pub struct ItemChange {
     /// For which computers: macOS or Linux, all versions; replaces the platforms.
     #[arg(long = "type", value_name = "TYPE", value_parser = operating_system)]
     pub os: Vec<OperatingSystem>,
+    /// Another description.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
     /// Replaces the categories; can be repeated.
@@ -320,6 +322,7 @@ pub struct BaselineChange {
     /// Take another baseline out; can be repeated.
     #[arg(long, value_name = "NAME")]
     pub remove_baseline: Vec<BaselineName>,
+    /// Another description.
     #[arg(long, value_name = "TEXT")]
     pub description: Option<String>,
     /// Evaluate it where it is deployed.
@@ -369,6 +372,7 @@ Examples:
   perennial deployment create --baseline Laptops --collection 'All Macs' --cron '0 9 * * 1-5' \\
       --alert-below 90 --alert-at 2027-01-31")]
     Create {
+        /// What is evaluated.
         #[arg(long, value_name = "NAME")]
         baseline: BaselineName,
         /// The devices, whoever they are at the time.
@@ -380,8 +384,10 @@ Examples:
     /// Change a deployment: options change what they name and leave the rest
     Set {
         number: i64,
+        /// Another baseline.
         #[arg(long, value_name = "NAME")]
         baseline: Option<BaselineName>,
+        /// Other devices.
         #[arg(long, value_name = "NAME")]
         collection: Option<CollectionName>,
         #[command(flatten)]
