@@ -1,0 +1,196 @@
+//! Commands of the site: once, in time, for this device.
+
+use agent::compliance;
+use domain::DeviceId;
+use jiff::SignedDuration;
+use protocol::{Command, CommandId, CommandResult, Order, PayloadType};
+
+use crate::place::{FakeSite, Place, check, device, item_of};
+
+/// Checks in, does what waits, and tells the site.
+async fn obey(place: &Place) -> Vec<CommandResult> {
+    place.check_in().await;
+    compliance::do_commands(&place.machine).await.expect("done");
+    compliance::deliver_and_note(&place.machine)
+        .await
+        .expect("noted");
+    let mut records = place.site.records();
+    records
+        .command_results
+        .drain(..)
+        .map(|(_, result)| result)
+        .collect()
+}
+
+fn test_script(place: &Place) -> Order {
+    let mark = place.root().join("ran");
+    let script = format!(
+        "echo x >> {}; echo out; echo err >&2; exit 4",
+        mark.display()
+    );
+    Order::TestScript {
+        script: script.parse().expect("a script"),
+    }
+}
+
+fn ran(place: &Place) -> usize {
+    let text = std::fs::read_to_string(place.root().join("ran")).unwrap_or_default();
+    text.lines().count()
+}
+
+#[tokio::test]
+async fn a_command_is_done_once_and_its_result_told_once() {
+    let place = Place::new();
+    let command = place.order(test_script(&place));
+    place.site.records().commands = vec![command];
+    let results = obey(&place).await;
+    assert_eq!(results.len(), 1);
+    assert!(results[0].done, "{results:?}");
+    assert_eq!(
+        results[0].detail,
+        "it ended with status 4\nSTDOUT:\nout\nSTDERR:\nerr\n"
+    );
+    // The same again, and after a restart.
+    assert_eq!(obey(&place).await, []);
+    assert_eq!(ran(&place), 1);
+    // Also when it has expired and is forgotten.
+    place.clock.pass(25 * 3600);
+    assert_eq!(obey(&place).await, []);
+    assert_eq!(obey(&place).await, []);
+    assert!(
+        place
+            .machine
+            .state()
+            .command_problem
+            .expect("a problem")
+            .contains("expired")
+    );
+    assert_eq!(ran(&place), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_command_for_this_device_is_refused() {
+    let place = Place::new();
+    let now = place.clock.real();
+    let command = |device, seconds| Command {
+        device,
+        id: CommandId::new([1; 16]),
+        issued_at: now,
+        expires_at: now + SignedDuration::from_secs(seconds),
+        order: test_script(&place),
+    };
+    let ours = device().smsid();
+    let other = DeviceId::from_entropy([8; 16]).smsid();
+    let sign = |command: &Command| place.site.sign(PayloadType::Command, command);
+    let mut tampered = sign(&command(ours, 60));
+    tampered.signature = sign(&command(other, 60)).signature;
+    let elsewhere = FakeSite::new(place.clock.clone());
+    for (document, why) in [
+        (sign(&command(other, 60)), "another device"),
+        (sign(&command(ours, -1)), "expired"),
+        (tampered, "changed on its way"),
+        (
+            elsewhere.sign(PayloadType::Command, &command(ours, 60)),
+            "another site",
+        ),
+        (
+            place.site.sign(PayloadType::Body, &command(ours, 60)),
+            "something else",
+        ),
+    ] {
+        place.site.records().commands = vec![document];
+        assert_eq!(obey(&place).await, []);
+        let told = place.machine.state().command_problem.expect("a problem");
+        assert!(told.contains(why), "{told}");
+    }
+    assert_eq!(ran(&place), 0);
+    place.check_in().await;
+    let reported = place.site.records().check_ins.pop().expect("a check-in");
+    assert!(reported.policy.expect("a state").problem.is_some());
+    place.site.records().commands.clear();
+    assert_eq!(obey(&place).await, []);
+    assert_eq!(place.machine.state().command_problem, None);
+}
+
+#[tokio::test]
+async fn a_command_that_was_cut_off_is_not_done_again() {
+    let place = Place::new();
+    let command = place.order(test_script(&place));
+    place.site.records().commands = vec![command];
+    place.check_in().await;
+    // As a program that is killed: the future is dropped while the script runs.
+    let done = compliance::do_commands(&place.machine);
+    let cut_off = tokio::time::timeout(std::time::Duration::from_millis(1), done).await;
+    assert!(cut_off.is_err());
+    let results = obey(&place).await;
+    assert_eq!(results.len(), 1);
+    assert!(!results[0].done);
+    assert!(ran(&place) <= 1);
+}
+
+#[tokio::test]
+async fn evaluate_check_in_and_renew_by_command() {
+    let place = Place::new();
+    let right = vec![
+        check("a", "echo right", "right"),
+        check("b", "echo wrong", "right"),
+    ];
+    place.deploy(vec![item_of("a", right)]).await;
+    let commands = [Order::Evaluate, Order::CheckIn, Order::Renew].map(|order| place.order(order));
+    place.site.records().commands = commands.into();
+    let results = obey(&place).await;
+    let mut details: Vec<(bool, &str)> = results
+        .iter()
+        .map(|result| (result.done, result.detail.as_str()))
+        .collect();
+    details.sort();
+    // This site knows no EST.
+    assert_eq!(details[0], (false, "the server refused: not here"));
+    assert_eq!(
+        details[1..],
+        [
+            (true, "1 rule compliant, 1 non-compliant"),
+            (true, "checked in"),
+        ]
+    );
+    assert_eq!(place.site.records().set.len(), 2);
+}
+
+#[tokio::test]
+async fn no_script_is_tested_for_a_site_that_nobody_confirmed() {
+    let place = Place::with(false);
+    let command = place.order(test_script(&place));
+    place.site.records().commands = vec![command];
+    let results = obey(&place).await;
+    assert!(!results[0].done && results[0].detail.contains("trust confirm"));
+    assert_eq!(ran(&place), 0);
+}
+
+#[tokio::test]
+async fn the_result_of_leaving_is_told_before() {
+    let place = Place::new();
+    let command = place.order(Order::Uninstall);
+    place.site.records().commands = vec![command];
+    let results = obey_leaving(&place).await;
+    assert_eq!(results.len(), 1);
+    assert!(results[0].done);
+    // A process of its own removes everything.
+    for _ in 0..200 {
+        if !place.machine.layout.state().exists() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("it is still there");
+}
+
+async fn obey_leaving(place: &Place) -> Vec<CommandResult> {
+    place.check_in().await;
+    compliance::do_commands(&place.machine).await.expect("done");
+    let mut records = place.site.records();
+    records
+        .command_results
+        .drain(..)
+        .map(|(_, result)| result)
+        .collect()
+}
