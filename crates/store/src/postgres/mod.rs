@@ -68,6 +68,8 @@ impl Database {
                 ("lock_timeout", "3s"),
                 ("idle_in_transaction_session_timeout", "10s"),
                 ("tcp_user_timeout", "10s"),
+                // Our statements are short: compiling one takes longer than running it.
+                ("jit", "off"),
             ]);
         // A pool would only say that it waited in vain; a connection says why.
         PgConnection::connect_with(&connection)
