@@ -1,6 +1,7 @@
 //! The administrator's commands. All of them go through the REST API of a running site.
 
 mod collections;
+mod compliance;
 mod identity;
 mod renewal_windows;
 
@@ -36,6 +37,7 @@ pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result
         Administer::Clock { command, format } => clock(&api, command, format).await,
         Administer::Crl { command, format } => crl(&api, command, format).await,
         Administer::Collection { command, format } => collections::run(&api, command, format).await,
+        Administer::Compliance { command, format } => compliance::run(&api, command, format).await,
         Administer::RenewalWindow { command, format } => {
             renewal_windows::run(&api, command, format).await
         }
@@ -273,7 +275,7 @@ const ALERT_LIST: [Column; 6] = [
     Column("NUMBER", "/number"),
     Column("LAST", "/last_at"),
     Column("TIMES", "/times"),
-    Column("DEVICE", "/host_name"),
+    Column("ABOUT", "/about"),
     Column("ALERT", "/kind"),
     Column("DETAIL", "/detail"),
 ];

@@ -16,6 +16,7 @@ impl Site {
     ) -> Result<CheckInAnswer> {
         let now = self.now();
         let id = device.device();
+        let results = self.results_of_check_in(&device, &report, now);
         let mut changes = Vec::new();
         if !device.standing.used {
             let kind = device.first_use();
@@ -50,7 +51,7 @@ impl Site {
             renewal_mode: self.0.settings.profile.renewal_mode,
             next_check_in: self.0.settings.check_in_interval,
             policy: None,
-            results: None,
+            results,
             commands: Vec::new(),
         })
     }

@@ -10,6 +10,7 @@ mod certificates;
 mod check_in;
 mod clock_guard;
 mod collections;
+mod compliance;
 mod crl;
 mod device;
 mod devices;
@@ -23,6 +24,7 @@ mod proof;
 mod renew;
 mod renew_expired;
 mod renewal_windows;
+mod results;
 mod retention;
 mod seen;
 mod server_certificate;
@@ -51,7 +53,9 @@ pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
     Alert, AlertFilter, AuditEvent, AuditProof, Certificate, CertificateFilter, ClaimedDevice,
-    Collection, Crl, Device, DeviceConflict, DeviceFilter, Page, RenewalOrder, RenewalProgress,
+    Collection, Crl, DeployedDevice, DeployedDevices, DeploymentFilter, DeploymentSummary, Device,
+    DeviceConflict, DeviceDeployment, DeviceFilter, DeviceRule, FlappingRule, Page, RenewalOrder,
+    RenewalProgress, RuleInterval, RuleSummary,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -71,6 +75,7 @@ struct Inner {
     passwords: directory::PasswordHasher,
     limits: limits::Limits,
     seen: seen::Seen,
+    evaluated: seen::Seen,
     revoked: Notify,
 }
 
@@ -114,6 +119,7 @@ impl Site {
             rng,
             limits: limits::Limits::default(),
             seen: seen::Seen::default(),
+            evaluated: seen::Seen::default(),
             revoked: Notify::new(),
         })))
     }
@@ -149,7 +155,10 @@ impl Site {
                 self.write_checkpoints(),
                 self.keep_moment(),
                 self.watch_clock(),
-                self.purge_deleted()
+                self.purge_deleted(),
+                self.flush_evaluated(),
+                self.work_out_deployments(),
+                self.watch_compliance()
             )
         };
         tokio::select! {
@@ -163,6 +172,7 @@ impl Site {
 
     async fn close(&self) -> std::result::Result<(), Unavailable> {
         self.write_seen().await?;
+        self.write_evaluated().await?;
         self.note_moment().await?;
         self.write_checkpoint().await
     }
