@@ -2,6 +2,7 @@
 //! a table of ratios and writes `target/bench.json`. Nothing here is a timed test: it measures.
 
 mod check_ins;
+mod compliance;
 mod idle;
 mod peers;
 mod renewals;
@@ -41,6 +42,14 @@ fn main() -> Result<()> {
         (
             "cold check-ins",
             runtime.block_on(check_ins::measure(&mut report)),
+        ),
+        (
+            "results",
+            runtime.block_on(compliance::measure_intake(&mut report)),
+        ),
+        (
+            "a year of history",
+            runtime.block_on(compliance::measure_history(&mut report)),
         ),
         ("the idle agent", idle::measure(&mut report)),
     ] {

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod collections;
+mod complying;
 mod crashes;
 mod enrolling;
 mod fleet;

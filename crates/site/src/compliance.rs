@@ -212,16 +212,23 @@ impl Site {
             // A clock that jumped forward must not end what is still to last.
             let watched = match self.require_clock() {
                 Ok(()) => self.act_on_time().await,
-                Err(_) => Ok(()),
+                Err(_) => Ok(true),
             };
-            if let Err(error) = watched {
-                tracing::error!(event = "compliance-not-watched", %error, "will be tried again");
-            }
-            tokio::time::sleep(LOOK_AT_TIME).await;
+            let wait = match watched {
+                Ok(true) => LOOK_AT_TIME,
+                Ok(false) => LOOK,
+                Err(error) => {
+                    tracing::error!(event = "compliance-not-watched", %error, "will be tried again");
+                    LOOK_AT_TIME
+                }
+            };
+            tokio::time::sleep(wait).await;
         }
     }
 
-    async fn act_on_time(&self) -> Result<()> {
+    /// False when something has to wait for a deployment that is worked out.
+    async fn act_on_time(&self) -> Result<bool> {
+        let mut done = true;
         while self.0.store.exemptions_end(self.now()).await? {
             let ended = self.commit(Actor::site(), Kind::EndExemptions).await?;
             if ended == Applied::Unchanged {
@@ -232,7 +239,8 @@ impl Site {
         for due in self.0.store.compliance_alerts_due(self.now()).await? {
             let deployment = self.deployment_summary(due.deployment).await?;
             if deployment.worked_out.is_some() {
-                // Its numbers are not complete yet: later.
+                // Its numbers are not complete yet.
+                done = false;
                 continue;
             }
             let percent = deployment.devices.percent_compliant();
@@ -250,6 +258,6 @@ impl Site {
             };
             self.commit(Actor::site(), kind).await?;
         }
-        Ok(())
+        Ok(done)
     }
 }
