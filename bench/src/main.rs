@@ -2,6 +2,7 @@
 //! a table of ratios and writes `target/bench.json`. Nothing here is a timed test: it measures.
 
 mod check_ins;
+mod compliance;
 mod idle;
 mod memberships;
 mod peers;
@@ -37,7 +38,14 @@ fn main() -> Result<()> {
     let mut report = Report::new();
     // All of them, or those that are named.
     let named: Vec<String> = std::env::args().skip(1).collect();
-    for what in ["renewals", "check-ins", "memberships", "idle"] {
+    for what in [
+        "renewals",
+        "check-ins",
+        "memberships",
+        "results",
+        "history",
+        "idle",
+    ] {
         if !named.is_empty() && !named.iter().any(|name| name == what) {
             continue;
         }
@@ -45,6 +53,8 @@ fn main() -> Result<()> {
             "renewals" => runtime.block_on(renewals::measure(&mut report)),
             "check-ins" => runtime.block_on(check_ins::measure(&mut report)),
             "memberships" => runtime.block_on(memberships::measure(&mut report)),
+            "results" => runtime.block_on(compliance::measure_intake(&mut report)),
+            "history" => runtime.block_on(compliance::measure_history(&mut report)),
             _ => idle::measure(&mut report),
         };
         if let Err(error) = measured {

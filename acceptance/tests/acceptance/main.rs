@@ -3,6 +3,7 @@
 mod certificates;
 mod collections;
 mod compliance_objects;
+mod complying;
 mod crashes;
 mod enrolling;
 mod fleet;

@@ -2,12 +2,18 @@
 //! problem+json; lists come in pages (`?limit=…&after=…`, the next page's `after` in `next`).
 
 mod client;
+mod results;
 mod server;
 mod types;
 
 pub use site::{MOST_ITEM_BYTES, MOST_MEMBERS_AT_ONCE};
 
 pub use client::{ApiClient, ClientError};
+pub use results::{
+    AtQuery, DeployedDevice, DeployedDeviceQuery, DeploymentQuery, DeploymentStanding,
+    DeviceDeployment, DeviceRule, FlappingQuery, FlappingRule, HistoryQuery, RuleExemption,
+    RuleInterval, RuleStanding, StandingAt,
+};
 pub use server::{ROUTES, Route, routes};
 pub use types::compliance::{
     BaselineDetail, BaselineSummary, CommandDetail, DeployedItem, DeploymentDetail,

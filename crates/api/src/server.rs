@@ -6,6 +6,7 @@ mod compliance;
 mod identity;
 mod policy;
 mod renewal_windows;
+mod results;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
@@ -201,6 +202,47 @@ const OF_THIS_FILE: &[Route] = &[
         "/api/v1/devices/{device}/export/events",
         Some(Action::ReadAudit),
     ),
+    // Those about devices take ReadDevices as well.
+    route(
+        "GET",
+        "/api/v1/compliance/summary",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/deployments/{number}/rules",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/deployments/{number}/devices",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/deployments/{number}/at",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/devices/{device}/deployments",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/devices/{device}/rules",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/devices/{device}/history",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/flapping",
+        Some(Action::ReadCompliance),
+    ),
 ];
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -240,6 +282,7 @@ pub fn routes(site: Site) -> Router {
         .merge(identity::routes())
         .merge(policy::routes())
         .merge(renewal_windows::routes())
+        .merge(results::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }

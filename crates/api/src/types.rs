@@ -185,7 +185,12 @@ pub struct AlertQuery {
 pub struct AlertDetail {
     pub number: i64,
     pub kind: AlertKind,
-    pub device: DeviceId,
+    /// What it is about: a device, or a deployment.
+    pub device: Option<DeviceId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<i64>,
+    /// The same in words.
+    pub about: String,
     pub host_name: String,
     pub detail: String,
     pub first_at: Timestamp,
@@ -200,6 +205,11 @@ impl From<Alert> for AlertDetail {
             number: alert.number,
             kind: alert.kind,
             device: alert.device,
+            deployment: alert.deployment,
+            about: match alert.deployment {
+                Some(number) => format!("deployment {number}"),
+                None => alert.host_name.clone(),
+            },
             host_name: alert.host_name,
             detail: alert.detail,
             first_at: alert.first_at,

@@ -3,7 +3,7 @@
 //! told to everybody who knows it.
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -12,8 +12,9 @@ use data_encoding::BASE64;
 use protocol::{
     BODY_LIMIT, BodyHash, CHECK_IN_PATH, COMMAND_PATH, Challenge, CheckIn, CheckInAnswer,
     CommandId, CommandResult, LEAVE_PATH, Leave, LeaveAnswer, POLICY_BODY_PATH, POLICY_PATH,
-    PROBLEM_TYPE, Problem, ProblemKind, RENEW_EXPIRED_PATH, RENEWAL_INFO_PATH, RenewExpired,
-    RenewalInfo, RenewedExpired, SignedDocument,
+    PROBLEM_TYPE, Problem, ProblemKind, RENEW_EXPIRED_PATH, RENEWAL_INFO_PATH, RESULTS_LIMIT,
+    RESULTS_PATH, RenewExpired, RenewalInfo, RenewedExpired, ResultReceipt, ResultReport,
+    SignedDocument,
 };
 use site::{Error, Peer, Site};
 
@@ -29,6 +30,11 @@ pub fn routes(site: Site) -> Router {
         .route(POLICY_PATH, get(policy_list))
         .route(&format!("{POLICY_BODY_PATH}/{{hash}}"), get(policy_body))
         .route(&format!("{COMMAND_PATH}/{{id}}"), post(end_command))
+        .route(
+            RESULTS_PATH,
+            // The innermost limit counts.
+            post(results).layer(DefaultBodyLimit::max(RESULTS_LIMIT)),
+        )
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }
@@ -55,6 +61,19 @@ async fn leave(
         .await?;
     let Json(leave) = body?;
     Ok(Json(site.leave(&device, leave).await?))
+}
+
+/// The body is large: it is not read before the device is known to be a good one.
+async fn results(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Json<ResultReceipt>, Refusal> {
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
+    let Json(report): Json<ResultReport> = Json::from_request(request, &()).await?;
+    Ok(Json(site.report_results(device, report).await?))
 }
 
 /// RFC 9773 section 4: for whoever knows the certificate, without authentication.

@@ -3,6 +3,7 @@
 mod baselines;
 mod collections;
 mod commands;
+mod compliance;
 mod configuration_items;
 mod deployments;
 mod exemptions;
@@ -56,6 +57,7 @@ pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result
         Administer::Deployment { command, format } => deployments::run(&api, command, format).await,
         Administer::Exemption { command, format } => exemptions::run(&api, command, format).await,
         Administer::Policy { command, format } => policy::run(&api, command, format).await,
+        Administer::Compliance { command, format } => compliance::run(&api, command, format).await,
         Administer::RenewalWindow { command, format } => {
             renewal_windows::run(&api, command, format).await
         }
@@ -304,7 +306,7 @@ const ALERT_LIST: [Column; 6] = [
     Column("NUMBER", "/number"),
     Column("LAST", "/last_at"),
     Column("TIMES", "/times"),
-    Column("DEVICE", "/host_name"),
+    Column("ABOUT", "/about"),
     Column("ALERT", "/kind"),
     Column("DETAIL", "/detail"),
 ];

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{
-    CertificateState, CollectionName, DeviceState, ExplanationUrl, Filter, Period, Pin,
-    RevocationReason, SerialNumber, Timestamp,
+    BaselineName, CertificateState, CollectionName, ComplianceState, DeviceState, ExplanationUrl,
+    Filter, Period, Pin, RevocationReason, RuleName, SerialNumber, Timestamp,
 };
 use transport::ServerAddress;
 
@@ -214,6 +214,13 @@ pub enum Administer {
     Policy {
         #[command(subcommand)]
         command: compliance::Policy,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// How devices comply with baselines, now and before
+    Compliance {
+        #[command(subcommand)]
+        command: Compliance,
         #[command(flatten)]
         format: Format,
     },
@@ -526,6 +533,100 @@ pub struct RuleChanges {
     /// No collection is excluded any more.
     #[arg(long)]
     pub no_exclude: bool,
+}
+
+/// The states are: compliant; remediated (it was not, and the remediation mended it); non-compliant;
+/// remediation-failed; error (it could not be found out); not-applicable (made for another platform);
+/// exempt; unknown (not reported yet, or too long ago).
+#[derive(Subcommand)]
+pub enum Compliance {
+    /// Show how many devices comply with each deployment
+    ///
+    /// A device stands as the worst of the deployment's rules; remediated counts as compliant, and a
+    /// failed remediation as non-compliant. It is unknown until it has reported all rules, and again
+    /// when it has not evaluated for the deployment's stale time. PERCENT leaves out devices for
+    /// which nothing is applicable, and those that are exempt.
+    Summary {
+        /// One deployment, by its number.
+        #[arg(long, value_name = "NUMBER", conflicts_with = "baseline")]
+        deployment: Option<i64>,
+        /// The deployments of one baseline.
+        #[arg(long, value_name = "NAME")]
+        baseline: Option<BaselineName>,
+    },
+    /// Show how many devices of a deployment keep each rule
+    Rules {
+        #[arg(long, value_name = "NUMBER")]
+        deployment: i64,
+    },
+    /// List the devices of a deployment
+    Devices {
+        #[arg(long, value_name = "NUMBER")]
+        deployment: i64,
+        /// Only those in this state, such as non-compliant or unknown.
+        #[arg(long)]
+        state: Option<ComplianceState>,
+    },
+    /// Show what concerns a device: its deployments and rules, with what was found, and since when
+    Device {
+        /// Identifier (with or without GUID:) or host name.
+        device: String,
+        /// Compliant rules, too, and those that are not applicable.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show how rules stood on a device: since when, until when, and what became of it
+    ///
+    /// Newest first. `remediated` after `non-compliant` says that the remediation mended it. The
+    /// records that the device replaced are part of it.
+    History {
+        device: String,
+        /// Only the rules of this name.
+        #[arg(long, value_name = "NAME")]
+        rule: Option<RuleName>,
+    },
+    /// Show how a deployment stood at a moment in the past
+    ///
+    /// For the present members of its collection and its present rules: rules that a device had not
+    /// reported then are left out, and a device that had reported none of them is unknown. What was
+    /// remediated counts as compliant.
+    At {
+        /// A date (its end, UTC) such as 2026-03-31, or a moment such as 2026-03-31T12:00:00Z.
+        #[arg(value_name = "DATE")]
+        moment: Moment,
+        #[arg(long, value_name = "NUMBER")]
+        deployment: i64,
+    },
+    /// List rules that went back and forth most
+    ///
+    /// RETURNS counts how often a rule went back to the state before: something undoes what the
+    /// remediation, or a person, did. A rule that many devices came to keep has changes only.
+    Flapping {
+        /// Changes within this time: 30d, 12w.
+        #[arg(long, value_name = "PERIOD", default_value = "30d")]
+        within: Period,
+        /// Only the rules of one deployment.
+        #[arg(long, value_name = "NUMBER")]
+        deployment: Option<i64>,
+    },
+}
+
+/// A moment, or the end of a day.
+#[derive(Clone, Copy)]
+pub struct Moment(pub Timestamp);
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        // The second before midnight, UTC.
+        let end_of_day = || format!("{given}T23:59:59Z").parse::<Timestamp>();
+        given
+            .parse()
+            .or_else(|_| end_of_day())
+            .map(Self)
+            .map_err(|_| format!("`{given}` is no date; write 2026-03-31, or 2026-03-31T12:00:00Z"))
+    }
 }
 
 #[derive(Subcommand)]

@@ -20,6 +20,7 @@ impl Site {
     ) -> Result<CheckInAnswer> {
         let now = self.now();
         let id = device.device();
+        let results = self.results_of_check_in(&device, &report, now);
         let mut changes = Vec::new();
         if !device.standing.used {
             let kind = device.first_use();
@@ -60,7 +61,7 @@ impl Site {
             renewal_mode: self.0.settings.profile.renewal_mode,
             next_check_in: self.0.settings.check_in_interval,
             policy: Some(policy),
-            results: None,
+            results,
             commands,
         })
     }

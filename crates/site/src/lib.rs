@@ -12,6 +12,7 @@ mod check_in;
 mod clock_guard;
 mod collections;
 mod commands;
+mod compliance;
 mod configuration_items;
 mod crl;
 mod deployments;
@@ -30,6 +31,7 @@ mod proof;
 mod renew;
 mod renew_expired;
 mod renewal_windows;
+mod results;
 mod retention;
 mod seen;
 mod server_certificate;
@@ -51,10 +53,10 @@ pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
 pub use baselines::BaselineView;
 pub use clock_guard::{ClockStep, GuardedClock};
+pub use collections::{MOST_MEMBERS_AT_ONCE, MembersChanged};
 pub use commands::CommandView;
 pub use configuration_items::{ItemDifference, MOST_ITEM_BYTES};
 pub use deployments::DeploymentView;
-pub use collections::{MOST_MEMBERS_AT_ONCE, MembersChanged};
 pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate, Record};
 pub use error::Error;
@@ -64,9 +66,11 @@ pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
     Alert, AlertFilter, AuditEvent, AuditProof, Baseline, BaselineSummary, Certificate,
-    CertificateFilter, ClaimedDevice, Collection, CollectionPreview, Crl, DeploymentRecord, Device,
-    DeviceConflict, DeviceFilter, Exemption, ExemptionFilter, Item, ItemRevision, NewExemption,
-    Page, RenewalOrder, RenewalProgress, RevisionSummary,
+    CertificateFilter, ClaimedDevice, Collection, CollectionPreview, Crl, DeployedDevice,
+    DeployedDevices, DeploymentFilter, DeploymentRecord, DeploymentSummary, Device, DeviceConflict,
+    DeviceDeployment, DeviceFilter, DeviceRule, Exemption, ExemptionFilter, FlappingRule, Item,
+    ItemRevision, NewExemption, Page, RenewalOrder, RenewalProgress, RevisionSummary, RuleInterval,
+    RuleSummary,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -90,6 +94,7 @@ struct Inner {
     passwords: directory::PasswordHasher,
     limits: limits::Limits,
     seen: seen::Seen,
+    evaluated: seen::Seen,
     revoked: Notify,
 }
 
@@ -137,6 +142,7 @@ impl Site {
             rng,
             limits: limits::Limits::default(),
             seen: seen::Seen::default(),
+            evaluated: seen::Seen::default(),
             revoked: Notify::new(),
         })))
     }
@@ -173,7 +179,10 @@ impl Site {
                 self.keep_moment(),
                 self.watch_clock(),
                 self.purge_deleted(),
-                self.keep_memberships()
+                self.keep_memberships(),
+                self.flush_evaluated(),
+                self.work_out_deployments(),
+                self.watch_compliance()
             )
         };
         tokio::select! {
@@ -187,6 +196,7 @@ impl Site {
 
     async fn close(&self) -> std::result::Result<(), Unavailable> {
         self.write_seen().await?;
+        self.write_evaluated().await?;
         self.note_moment().await?;
         self.write_checkpoint().await
     }

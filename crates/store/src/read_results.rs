@@ -84,7 +84,8 @@ pub trait ReadResults {
         &self,
         sample: &SampleDeployment,
     ) -> Result<(i64, Vec<i64>), Unavailable>;
-    /// For measurements: results and history of devices that are there, in bulk.
+    /// For measurements: results and history of devices that are there, in bulk; at the end, of none,
+    /// so that the changes are counted.
     #[doc(hidden)]
     async fn write_sample(&self, sample: &[SampleResults]) -> Result<(), Unavailable>;
 }

@@ -134,9 +134,10 @@ async fn every_route_as_every_principal() {
             .replace("{number}", "1")
             .replace("{command}", "00000000000000000000000000000001");
         // What a reader has to say.
-        let path = match route.path.ends_with("/difference") {
-            true => format!("{path}?from=1&to=2"),
-            false => path,
+        let path = match path.rsplit('/').next() {
+            Some("difference") => format!("{path}?from=1&to=2"),
+            Some("at") => format!("{path}?moment=2026-01-01T00:00:00Z"),
+            _ => path,
         };
         // Complete bodies: authorization must not hide behind a body that cannot be read.
         let body = match route.path {

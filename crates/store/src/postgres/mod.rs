@@ -16,10 +16,10 @@ mod commands;
 mod compliance;
 #[path = "../sql/compliance_reads.rs"]
 mod compliance_reads;
-#[path = "../sql/filters.rs"]
-mod filters;
 #[path = "../sql/deployment_states.rs"]
 mod deployment_states;
+#[path = "../sql/filters.rs"]
+mod filters;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/memberships.rs"]
@@ -82,6 +82,8 @@ impl Database {
                 ("lock_timeout", "3s"),
                 ("idle_in_transaction_session_timeout", "10s"),
                 ("tcp_user_timeout", "10s"),
+                // Our statements are short: compiling one takes longer than running it.
+                ("jit", "off"),
             ]);
         // A pool would only say that it waited in vain; a connection says why.
         PgConnection::connect_with(&connection)

@@ -9,7 +9,7 @@ use sqlx::{Connection, QueryBuilder, Row};
 use super::identity::{EARLIER, EARLIER_OF_EARLIER};
 use super::reads::{MOST, corrupt, device_id, no_cursor, optional_time, page, time, word};
 use super::results::{BINDS, optional_state, state};
-use super::{BEGIN, Database, Db, DbConnection, DbRow};
+use super::{BEGIN, Database, Db, DbConnection, DbRow, NODE};
 use crate::model::Page;
 use crate::read_results::{
     ComplianceAlertDue, DeployedDevice, DeployedDevices, DeploymentFilter, DeploymentSummary,
@@ -600,6 +600,9 @@ impl ReadResults for Database {
         for device in sample {
             write_sample(&mut transaction, device).await?;
         }
+        if sample.is_empty() {
+            count_sample(&mut transaction).await?;
+        }
         transaction.commit().await?;
         Ok(())
     }
@@ -807,6 +810,11 @@ async fn write_sample(db: &mut DbConnection, sample: &SampleResults) -> Result<(
         .fetch_one(&mut *db)
         .await?;
     let number: i64 = row.try_get("number")?;
+    // What is not kept has one of a hundred values.
+    let value = |rule: &i64, state: &ComplianceState| match state {
+        ComplianceState::Compliant => "NULL".to_owned(),
+        _ => (rule % 100 + 1).to_string(),
+    };
     // Numbers in the text: quicker than values that are bound, where there are so many.
     for some in sample.now.chunks(BINDS) {
         let mut query =
@@ -815,7 +823,7 @@ async fn write_sample(db: &mut DbConnection, sample: &SampleResults) -> Result<(
             row.push(number)
                 .push(rule)
                 .push(since)
-                .push("NULL")
+                .push(value(rule, state))
                 .push(state.code());
         });
         query.build().persistent(false).execute(&mut *db).await?;
@@ -829,10 +837,24 @@ async fn write_sample(db: &mut DbConnection, sample: &SampleResults) -> Result<(
                 .push(rule)
                 .push(until)
                 .push(since)
-                .push("NULL")
+                .push(value(rule, state))
                 .push(state.code());
         });
         query.build().persistent(false).execute(&mut *db).await?;
     }
+    Ok(())
+}
+
+/// The changes that the sample's history has.
+async fn count_sample(db: &mut DbConnection) -> Result<()> {
+    let mut query = QueryBuilder::<Db>::new(
+        "INSERT INTO rule_change (day, rule, node, changes, returns) \
+         SELECT p.until / 86400, p.rule, ",
+    );
+    query.push(NODE).push(
+        ", COUNT(*), 0 FROM rule_state_past p WHERE true GROUP BY p.until / 86400, p.rule \
+         ON CONFLICT (day, rule, node) DO UPDATE SET changes = excluded.changes",
+    );
+    query.build().execute(db).await?;
     Ok(())
 }

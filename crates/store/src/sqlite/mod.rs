@@ -19,10 +19,10 @@ mod commands;
 mod compliance;
 #[path = "../sql/compliance_reads.rs"]
 mod compliance_reads;
-#[path = "../sql/filters.rs"]
-mod filters;
 #[path = "../sql/deployment_states.rs"]
 mod deployment_states;
+#[path = "../sql/filters.rs"]
+mod filters;
 #[path = "../sql/identity.rs"]
 mod identity;
 #[path = "../sql/memberships.rs"]

@@ -350,6 +350,7 @@ pub async fn two_nodes_do_not_close_a_cycle_together(place: Place) {
         };
         let others = (0..400).map(|n| Kind::CreateCollection {
             name: named(&format!("{round} {n}")),
+            rules: domain::CollectionRules::default(),
         });
         let batch = std::iter::once(Kind::Object(set))
             .chain(others)

@@ -45,7 +45,12 @@ impl Place {
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.location, "test", Arc::new(SystemRng))
+        self.open_as("test").await
+    }
+
+    /// As a node of that name.
+    async fn open_as(&self, node: &str) -> Store {
+        Store::open(&self.location, node, Arc::new(SystemRng))
             .await
             .expect("opens")
     }

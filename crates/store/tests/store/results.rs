@@ -1037,7 +1037,7 @@ pub async fn sums_are_right_while_a_deployment_changes(place: Place) {
     // Two nodes where there can be two.
     let other = match place.location {
         Location::Sqlite(_) => store.clone(),
-        Location::Postgres(_) => place.open().await,
+        Location::Postgres(_) => place.open_as("other").await,
     };
     let intake = {
         let (devices, rules) = (devices.clone(), rules.clone());
