@@ -3,6 +3,7 @@
 
 mod check_ins;
 mod compliance;
+mod evaluations;
 mod idle;
 mod memberships;
 mod peers;
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
         "memberships",
         "results",
         "history",
+        "evaluations",
         "idle",
     ] {
         if !named.is_empty() && !named.iter().any(|name| name == what) {
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
             "memberships" => runtime.block_on(memberships::measure(&mut report)),
             "results" => runtime.block_on(compliance::measure_intake(&mut report)),
             "history" => runtime.block_on(compliance::measure_history(&mut report)),
+            "evaluations" => evaluations::measure(&mut report),
             _ => idle::measure(&mut report),
         };
         if let Err(error) = measured {

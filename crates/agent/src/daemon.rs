@@ -15,7 +15,7 @@ use crate::compliance;
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::log;
-use crate::platform::{Alarm, NetworkWatch};
+use crate::platform::{self, Alarm, NetworkWatch};
 use crate::reminder;
 use crate::renewal;
 use crate::state::Trouble;
@@ -38,6 +38,9 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _daemon = machine.become_daemon()?;
     log::start(&machine.layout, true);
+    if let Err(error) = platform::cgroup::prepare_service() {
+        tracing::warn!(event = "no-control-group", %error);
+    }
     let mut alarm = Alarm::new(SystemClock::new())?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"));

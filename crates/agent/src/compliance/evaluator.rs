@@ -150,6 +150,7 @@ impl<'a> Evaluator<'a> {
         let marker = layout.root().display().to_string();
         // What a run that was killed left behind.
         runner::kill_marked(&format!("{MARKER}={marker}"));
+        platform::cgroup::remove_all();
         let _ = fs::remove_dir_all(&folder);
         files::make_folder(&folder, 0o700)?;
         let tools = tools(layout, &folder)?;
@@ -707,6 +708,7 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.orders = None;
         let _ = self.child.wait();
+        platform::cgroup::remove(self.child.id());
     }
 }
 
@@ -737,6 +739,7 @@ impl Lane {
             Err(error) => {
                 let _ = self.child.kill();
                 runner::kill_marked(&runner::mark_of(self.child.id()));
+                platform::cgroup::remove(self.child.id());
                 *self = Self::start(&self.layout.clone())?;
                 Ok(Output {
                     stdout: Vec::new(),

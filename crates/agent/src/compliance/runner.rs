@@ -98,6 +98,7 @@ impl Answer {
 /// # Errors
 /// When it cannot be prepared, or nobody listens any more.
 pub fn main() -> io::Result<()> {
+    platform::cgroup::enter(MOST_MEMORY, MOST_PROCESSES);
     platform::prepare_runner()?;
     let mut orders = io::stdin().lock();
     let mut answers = io::stdout().lock();
@@ -382,7 +383,7 @@ impl Printed {
 
 /// Why all that runs below this process must stop; none while it is within its limits.
 fn too_much() -> Option<String> {
-    let processes = platform::descendants();
+    let processes = everything();
     if processes.len() > MOST_PROCESSES {
         return Some(format!(
             "it started more than {MOST_PROCESSES} processes and was stopped"
@@ -403,16 +404,17 @@ pub fn kill_all() -> usize {
     let begun = Instant::now();
     loop {
         // Most scripts leave nothing: then this is all.
-        if !reap() {
+        let any = reap();
+        if !any && platform::cgroup::members().is_empty() {
             return 0;
         }
         if begun.elapsed() > PATIENCE {
-            return platform::descendants().len();
+            return everything().len();
         }
         // First they are made to stand still: who forks faster than it is killed would escape.
         let mut stopped: HashSet<Pid> = HashSet::new();
         for _ in 0..100 {
-            let mut found = platform::descendants();
+            let mut found = everything();
             found.retain(|process| !stopped.contains(process));
             if found.is_empty() {
                 break;
@@ -427,6 +429,12 @@ pub fn kill_all() -> usize {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// All that runs below this process, or in its group.
+fn everything() -> HashSet<Pid> {
+    let below = platform::descendants().into_iter();
+    below.chain(platform::cgroup::members()).collect()
 }
 
 /// Takes note of children that ended. False when there is no child any more.

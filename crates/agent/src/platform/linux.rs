@@ -1,5 +1,6 @@
 //! Linux.
 
+pub mod cgroup;
 mod containment;
 
 use std::collections::HashMap;

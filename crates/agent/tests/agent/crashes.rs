@@ -2,7 +2,7 @@
 
 use domain::ComplianceState::{Compliant, Remediated};
 
-use crate::place::{Place, check, item_of};
+use crate::place::{Place, check, item_of, wait_until};
 
 #[cfg(feature = "test-clock")]
 #[tokio::test]
@@ -82,14 +82,4 @@ async fn what_was_left_behind_is_killed_by_the_next_evaluation() {
     place.deploy(vec![item_of("b", right)]).await;
     assert_eq!(place.states().await["r"].0, Compliant);
     assert_eq!(place.left_behind(), [""; 0]);
-}
-
-async fn wait_until(mut reached: impl FnMut() -> bool) {
-    for _ in 0..400 {
-        if reached() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
-    }
-    panic!("that never happened");
 }

@@ -521,3 +521,15 @@ pub fn item_of(name: &str, checks: Vec<Check>) -> ItemBody {
         .unzip();
     item(name, &settings, &rules)
 }
+
+/// # Panics
+/// When it takes longer than anything here may.
+pub async fn wait_until(mut reached: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if reached() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    panic!("that never happened");
+}

@@ -1,10 +1,12 @@
 //! Results on their way to the site.
 
+use std::time::Duration;
+
 use agent::compliance;
 use domain::ComplianceState::{Compliant, NonCompliant, NotApplicable};
 use serde_json::json;
 
-use crate::place::{Place, check, item, item_of};
+use crate::place::{Place, check, item, item_of, wait_until};
 
 /// A rule whose script prints what a file says.
 fn file_check(place: &Place) -> protocol::ItemBody {
@@ -219,4 +221,36 @@ async fn diagnostics_have_no_scripts_and_no_values() {
     }
     assert!(all.contains("file / file") && all.contains("version 0.1"));
     assert!(!all.contains("a-private-value") && !all.contains("cat /"));
+}
+
+/// The daemon itself: the site is away, and what is due is evaluated all the same. While a script runs, the
+/// machine's lock is free.
+#[tokio::test]
+async fn the_daemon_evaluates_beside_its_other_work() {
+    let place = Place::new();
+    let (begun, go_on) = (place.root().join("begun"), place.root().join("go-on"));
+    let script = format!(
+        "touch {}; while ! test -e {}; do sleep 0.05; done; echo right",
+        begun.display(),
+        go_on.display()
+    );
+    let checks = vec![check("r", &script, "right").within("1h")];
+    place.deploy(vec![item_of("a", checks)]).await;
+    let mut daemon = std::process::Command::new(crate::place::program())
+        .arg("--root")
+        .arg(place.root())
+        .arg("run")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it runs");
+    wait_until(|| begun.exists()).await;
+    let lock = tokio::time::timeout(Duration::from_secs(5), place.machine.lock());
+    drop(lock.await.expect("it is free").expect("a lock"));
+    std::fs::write(&go_on, "").expect("written");
+    let results = place.machine.layout.compliance().join("results.jsonl");
+    wait_until(|| results.exists()).await;
+    daemon.kill().expect("killed");
+    daemon.wait().expect("ended");
+    place.check_in().await;
+    assert_eq!(place.site.records().set.len(), 1);
 }
