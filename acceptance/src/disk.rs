@@ -288,33 +288,65 @@ impl Disk {
                 false => fs::remove_file(entry.path())?,
             }
         }
-        self.put_into(&self.root, loss)
+        self.left(loss).put_into(&self.root)
     }
 
-    /// Puts what is left after a power cut into an empty folder.
-    pub fn put_into(&self, folder: &Path, loss: Loss) -> Result<()> {
-        self.put(0, folder, &mut Fate::new(loss))
+    /// What is left after a power cut.
+    pub fn left(&self, loss: Loss) -> Left {
+        let mut left = Left::default();
+        self.leave(0, Path::new(""), &mut Fate::new(loss), &mut left);
+        left
     }
 
-    fn put(&self, number: usize, path: &Path, fate: &mut Fate) -> Result<()> {
-        match &self.nodes[number] {
-            Node::Link(target) => std::os::unix::fs::symlink(target, path)?,
+    fn leave(&self, number: usize, path: &Path, fate: &mut Fate, left: &mut Left) {
+        let entry = match &self.nodes[number] {
+            Node::Link(target) => Entry::Link(target.clone()),
             Node::File {
                 flushed,
                 writes,
                 mode,
-            } => {
-                fs::write(path, fate.of_content(flushed, writes))?;
-                fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
-            }
+            } => Entry::File(fate.of_content(flushed, writes), *mode),
             Node::Folder { changes, mode, .. } => {
-                if !path.is_dir() {
-                    fs::create_dir(path)?;
-                }
                 for (name, inside) in self.entries_after(number, fate.of_changes(changes.len())) {
-                    self.put(inside, &path.join(name), fate)?;
+                    self.leave(inside, &path.join(name), fate, left);
                 }
-                fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
+                Entry::Folder(*mode)
+            }
+        };
+        left.0.insert(path.to_owned(), entry);
+    }
+}
+
+/// The content of a disk, by paths below its root.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub struct Left(BTreeMap<PathBuf, Entry>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Entry {
+    Folder(u32),
+    Link(PathBuf),
+    File(Vec<u8>, u32),
+}
+
+impl Left {
+    /// Puts it into an empty folder.
+    pub fn put_into(&self, folder: &Path) -> Result<()> {
+        // A folder comes before what is in it.
+        for (below, entry) in &self.0 {
+            let path = folder.join(below);
+            match entry {
+                Entry::Folder(_) if path.is_dir() => {}
+                Entry::Folder(_) => fs::create_dir(path)?,
+                Entry::Link(target) => std::os::unix::fs::symlink(target, path)?,
+                Entry::File(content, mode) => {
+                    fs::write(&path, content)?;
+                    fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
+                }
+            }
+        }
+        for (below, entry) in &self.0 {
+            if let Entry::Folder(mode) = entry {
+                fs::set_permissions(folder.join(below), fs::Permissions::from_mode(*mode))?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use data_encoding::HEXLOWER;
 use domain::{Clock, Timestamp};
 
-use crate::disk::{Disk, FileNumber, Loss};
+use crate::disk::{Disk, FileNumber, Left, Loss};
 
 /// All calls that change a file, and those that answer somebody. What is not understood of them ends
 /// in an error, see [`understood`].
@@ -19,6 +19,9 @@ const CALLS: &str = "trace=open,openat,openat2,creat,lseek,write,pwrite64,writev
      ftruncate,truncate,fallocate,copy_file_range,sendfile,splice,msync,mmap,io_uring_setup,dup,dup2,\
      dup3,fsync,fdatasync,sync_file_range,sync,syncfs,rename,renameat,renameat2,unlink,unlinkat,rmdir,\
      mkdir,mkdirat,link,linkat,symlink,symlinkat,sendto,sendmsg";
+
+/// How files end that are memory which processes share, and not on the disk of the model.
+pub const SHARED_MEMORY: &str = ".db-shm";
 
 /// What TLS says at a connection's end is shorter than this, and no answer.
 const SHORTEST_ANSWER: usize = 64;
@@ -239,6 +242,11 @@ fn understood(name: &str, arguments: &[&str], result: &str) -> Result<Option<Cal
         });
         Ok(Path::new(&folder.unwrap_or_default()).join(path))
     };
+    // SQLite's index of its log is shared memory. It is made anew by whoever comes first.
+    let shared = hexadecimal(SHARED_MEMORY);
+    if arguments.iter().any(|argument| argument.contains(&shared)) {
+        return Ok(None);
+    }
     let call = match name {
         "openat" => {
             let opened = result.split(['<', '>']).nth(1).and_then(text);
@@ -351,9 +359,9 @@ impl Replay<'_> {
         changes || matches!(self.calls.get(self.done), Some(Call::Sync { .. }))
     }
 
-    /// Puts what a power cut leaves now into an empty folder.
-    pub fn cut(&self, loss: Loss, into: &Path) -> Result<()> {
-        self.disk.put_into(into, loss)
+    /// What a power cut leaves now.
+    pub fn left(&self, loss: Loss) -> Left {
+        self.disk.left(loss)
     }
 
     fn apply(&mut self, call: &Call) -> Result<()> {
@@ -490,7 +498,7 @@ mod tests {
         replay.advance_to(trace.calls()).expect("replayed");
         for (loss, left) in [(Loss::Nothing, Some("aXcd")), (Loss::Everything, None)] {
             let disk = tempfile::tempdir().expect("a folder");
-            replay.cut(loss, disk.path()).expect("put");
+            replay.left(loss).put_into(disk.path()).expect("put");
             let found = fs::read_to_string(disk.path().join("f/a")).ok();
             assert_eq!(found.as_deref(), left);
         }

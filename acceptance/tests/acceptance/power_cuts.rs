@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use acceptance::disk::{Disk, Loss};
+use acceptance::disk::{Disk, Left, Loss};
 use acceptance::est;
 use acceptance::programs::{Client, PASSWORD, Server, Site, run};
-use acceptance::trace::{self, Replay, Trace, traced};
+use acceptance::trace::{self, Replay, SHARED_MEMORY, Trace, traced};
 use anyhow::{Context, Result, bail, ensure};
 use clock::SystemRng;
 use domain::{CertificateState, DeviceId, DeviceState, SerialNumber, Timestamp};
@@ -43,7 +43,8 @@ fn what_a_site_acknowledged_survives_power_cuts() -> Result<()> {
     let restarts = AtomicUsize::new(0);
     let cuts = machine.cut_everywhere(begin, &told, |cut| {
         let known = Known::after(&told, cut.calls);
-        if !known.is_new_to_a_client && !cut.number.is_multiple_of(RESTART_EVERY) {
+        let is_told = known.is_new_to_a_client && cut.loss != Loss::Nothing;
+        if !is_told && !cut.number.is_multiple_of(RESTART_EVERY) {
             return runtime.block_on(known.is_recorded(cut.disk.path()));
         }
         restarts.fetch_add(1, Ordering::Relaxed);
@@ -437,10 +438,11 @@ impl Cuts<'_> {
                 continue;
             };
             let calls = self.next - 1;
-            let disk = tempfile::tempdir()?;
-            self.replay.cut(loss, disk.path())?;
+            let left = self.replay.left(loss);
             let known = self.told.iter().filter(|(after, _)| *after <= calls);
-            if self.seen.insert((digest(disk.path())?, known.count())) {
+            if self.seen.insert((digest(&left), known.count())) {
+                let disk = tempfile::tempdir()?;
+                left.put_into(disk.path())?;
                 return Ok(Some(Cut {
                     number: self.seen.len(),
                     calls,
@@ -459,7 +461,7 @@ fn site_on(disk: &Path) -> Site {
 /// The model has what the disk has: the trace left nothing out.
 fn same_files(replay: &Replay<'_>, disk: &Path) -> Result<()> {
     let model = tempfile::tempdir()?;
-    replay.cut(Loss::Nothing, model.path())?;
+    replay.left(Loss::Nothing).put_into(model.path())?;
     let (model, disk) = (files(model.path())?, files(disk)?);
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     ensure!(
@@ -474,14 +476,13 @@ fn same_files(replay: &Replay<'_>, disk: &Path) -> Result<()> {
     Ok(())
 }
 
-fn digest(disk: &Path) -> Result<u64> {
+fn digest(left: &Left) -> u64 {
     let mut hasher = DefaultHasher::new();
-    files(disk)?.hash(&mut hasher);
-    Ok(hasher.finish())
+    left.hash(&mut hasher);
+    hasher.finish()
 }
 
-/// All files below a folder, by name. Folders have no content, and neither has memory that the
-/// database's connections share.
+/// All that is below a folder, by name. Folders have no content.
 fn files(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
@@ -492,9 +493,7 @@ fn files(root: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
             if path.is_dir() {
                 folders.push(path);
                 found.insert(name, Vec::new());
-            } else if name.ends_with("-shm") {
-                found.insert(name, Vec::new());
-            } else {
+            } else if !name.ends_with(SHARED_MEMORY) {
                 found.insert(name, fs::read(&path)?);
             }
         }
