@@ -17,6 +17,8 @@ mod collections;
 mod deployment_states;
 #[path = "../sql/identity.rs"]
 mod identity;
+#[cfg(test)]
+mod plans;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
