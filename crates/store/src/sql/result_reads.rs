@@ -117,26 +117,38 @@ impl ReadResults for Database {
 
         // Rules that are kept are most of them, and are not counted: they are the rest. What is
         // counted are devices that have a state for the deployment and are not stale.
-        let mut query = QueryBuilder::<Db>::new(
-            "WITH known (device, number) AS (SELECT s.device, c.number FROM deployment p \
-             JOIN deployment_state s ON s.deployment = p.number \
-             JOIN compliance_device c ON c.device = s.device AND c.evaluated_at >= ",
-        );
-        query
-            .push_bind(now.as_millisecond())
-            .push(STALE_BEFORE)
-            .push(" WHERE p.number = ")
-            .push_bind(deployment);
-        query.push(
-            "), exempted (device, number, rule) AS (\
-             SELECT k.device, k.number, u.id FROM exemption e \
+        let now = now.as_millisecond();
+        let push_known = |query: &mut QueryBuilder<Db>| {
+            query
+                .push(
+                    " JOIN deployment p ON p.number = s.deployment \
+                     JOIN compliance_device c ON c.device = s.device AND c.evaluated_at >= ",
+                )
+                .push_bind(now)
+                .push(STALE_BEFORE);
+        };
+        let mut query = QueryBuilder::<Db>::new("WITH exempted (device, number, rule) AS (");
+        for (at, exempt) in [
+            "SELECT s.device, c.number, u.id FROM exemption e \
              JOIN rule u ON u.item = e.item AND u.name = e.rule \
-             JOIN known k ON k.device = e.device WHERE e.ended_at IS NULL \
-             UNION SELECT k.device, k.number, u.id FROM exemption e \
+             JOIN deployment_state s ON s.device = e.device",
+            " UNION SELECT s.device, c.number, u.id FROM exemption e \
              JOIN rule u ON u.item = e.item AND u.name = e.rule \
              JOIN membership x ON x.collection = e.collection \
-             JOIN known k ON k.device = x.device WHERE e.ended_at IS NULL) \
-             SELECT CAST(t.rule AS BIGINT) AS rule, CAST(t.state AS BIGINT) AS state, \
+             JOIN deployment_state s ON s.device = x.device",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            query.push(exempt);
+            push_known(&mut query);
+            query
+                .push(" WHERE e.ended_at IS NULL AND s.deployment = ")
+                .push_bind(deployment)
+                .push(if at == 0 { "" } else { ") " });
+        }
+        query.push(
+            "SELECT CAST(t.rule AS BIGINT) AS rule, CAST(t.state AS BIGINT) AS state, \
              COUNT(*) AS n FROM deployment_rule r CROSS JOIN rule_state t \
              CROSS JOIN compliance_device c CROSS JOIN deployment_state s CROSS JOIN deployment p \
              WHERE t.rule = r.rule AND t.state <> 3 AND c.number = t.device \
@@ -144,21 +156,36 @@ impl ReadResults for Database {
              AND c.evaluated_at >= ",
         );
         query
-            .push_bind(now.as_millisecond())
+            .push_bind(now)
             .push(STALE_BEFORE)
             .push(" AND r.deployment = ")
-            .push_bind(deployment);
-        query
+            .push_bind(deployment)
             .push(
                 " GROUP BY t.rule, t.state UNION ALL \
-                 SELECT x.rule, -COALESCE(CAST(t.state AS BIGINT), 3), COUNT(*) FROM exempted x \
-                 LEFT JOIN rule_state t ON t.device = x.number AND t.rule = x.rule \
-                 WHERE x.rule IN (SELECT r.rule FROM deployment_rule r WHERE r.deployment = ",
+                 SELECT z.rule, -COALESCE(CAST(t.state AS BIGINT), 3), COUNT(*) FROM exempted z \
+                 LEFT JOIN rule_state t ON t.device = z.number AND t.rule = z.rule \
+                 WHERE z.rule IN (SELECT r.rule FROM deployment_rule r WHERE r.deployment = ",
             )
             .push_bind(deployment)
             .push(
-                ") GROUP BY x.rule, t.state UNION ALL SELECT 0, 3, COUNT(*) FROM known UNION ALL \
-                 SELECT 0, 0, n.members FROM deployment p \
+                ") GROUP BY z.rule, t.state UNION ALL \
+                 SELECT 0, 3, COALESCE(CAST(SUM(y.devices) AS BIGINT), 0) FROM summary y \
+                 WHERE y.deployment = ",
+            )
+            .push_bind(deployment)
+            .push(
+                " UNION ALL SELECT 0, -3, COUNT(*) FROM deployment p \
+                 JOIN compliance_device c ON c.evaluated_at < ",
+            )
+            .push_bind(now)
+            .push(STALE_BEFORE)
+            .push(
+                " JOIN deployment_state s ON s.device = c.device AND s.deployment = p.number \
+                 WHERE p.number = ",
+            )
+            .push_bind(deployment)
+            .push(
+                " UNION ALL SELECT 0, 0, n.members FROM deployment p \
                  JOIN membership_count n ON n.collection = p.collection WHERE p.number = ",
             )
             .push_bind(deployment);
@@ -171,7 +198,8 @@ impl ReadResults for Database {
             let n: i64 = row.try_get("n")?;
             match (rule, code) {
                 (0, 0) => members = n,
-                (0, _) => known = n,
+                (0, ..0) => known -= n,
+                (0, _) => known += n,
                 // Exempted, and counted in its state, too.
                 (_, ..0) => {
                     let counts = of_rule.entry(rule).or_default();
@@ -229,7 +257,7 @@ impl ReadResults for Database {
                 .push_bind(after.clone())
                 .push(" ORDER BY m.device LIMIT ")
                 .push_bind(most)
-                .push(") AS m");
+                .push(") AS l");
         };
         // How many members are looked at; none when each is one of the page.
         let looked_at = match filter.state {
@@ -262,10 +290,10 @@ impl ReadResults for Database {
                     .push(" JOIN deployment p ON p.number = ")
                     .push_bind(filter.deployment)
                     .push(
-                        " JOIN device d ON d.id = m.device \
-                         LEFT JOIN compliance_device c ON c.device = m.device \
+                        " JOIN device d ON d.id = l.device \
+                         LEFT JOIN compliance_device c ON c.device = l.device \
                          LEFT JOIN deployment_state s \
-                         ON s.device = m.device AND s.deployment = p.number",
+                         ON s.device = l.device AND s.deployment = p.number",
                     );
                 if unknown {
                     query
@@ -275,7 +303,7 @@ impl ReadResults for Database {
                         .push(")");
                 }
                 query
-                    .push(" ORDER BY m.device LIMIT ")
+                    .push(" ORDER BY l.device LIMIT ")
                     .push_bind(i64::from(limit));
                 unknown.then_some(most)
             }
@@ -287,11 +315,11 @@ impl ReadResults for Database {
         if let (None, Some(most)) = (&page.next, looked_at) {
             // There may be more beyond the members that were looked at.
             let mut query = QueryBuilder::<Db>::new(
-                "SELECT l.device, l.n FROM (SELECT m.device, \
-                 ROW_NUMBER() OVER (ORDER BY m.device) AS n FROM ",
+                "SELECT w.device FROM (SELECT l.device, \
+                 ROW_NUMBER() OVER (ORDER BY l.device) AS n FROM ",
             );
             members(&mut query, most);
-            query.push(") AS l WHERE l.n = ").push_bind(most);
+            query.push(") AS w WHERE w.n = ").push_bind(most);
             let row = query.build().fetch_optional(&self.readers).await?;
             let last = row.map(|row| device_id(&row, "device")).transpose()?;
             page.next = last.map(|last| last.to_string());
@@ -385,17 +413,20 @@ impl ReadResults for Database {
         let of = || filter.device.as_bytes().to_vec();
         let mut query = QueryBuilder::<Db>::new(EARLIER);
         query.push_bind(of()).push(EARLIER_OF_EARLIER).push(
-            "SELECT c.device, c.number, CAST(h.rule AS BIGINT) AS rule, i.name AS item_name, \
-             u.name AS rule_name, CAST(h.state AS BIGINT) AS state, v.text, v.reason, h.since, \
-             h.until FROM compliance_device c JOIN (\
-             SELECT t.device, t.rule, t.state, t.value, t.since, CAST(NULL AS BIGINT) AS until \
-             FROM rule_state t UNION ALL \
-             SELECT p.device, p.rule, p.state, p.value, p.since, p.until FROM rule_state_past p\
-             ) AS h ON h.device = c.number JOIN rule u ON u.id = h.rule \
-             JOIN configuration_item i ON i.id = u.item LEFT JOIN value v ON v.id = h.value \
+            ", record (device, number) AS (SELECT c.device, c.number FROM compliance_device c \
              WHERE c.device IN (SELECT e.id FROM earlier e UNION ALL SELECT ",
         );
-        query.push_bind(of()).push(")");
+        query.push_bind(of()).push(
+            ")) SELECT h.device, h.number, CAST(h.rule AS BIGINT) AS rule, i.name AS item_name, \
+             u.name AS rule_name, CAST(h.state AS BIGINT) AS state, v.text, v.reason, h.since, \
+             h.until FROM (SELECT k.device, k.number, t.rule, t.state, t.value, t.since, \
+             CAST(NULL AS BIGINT) AS until FROM record k CROSS JOIN rule_state t \
+             WHERE t.device = k.number UNION ALL \
+             SELECT k.device, k.number, p.rule, p.state, p.value, p.since, p.until \
+             FROM record k CROSS JOIN rule_state_past p WHERE p.device = k.number) AS h \
+             JOIN rule u ON u.id = h.rule JOIN configuration_item i ON i.id = u.item \
+             LEFT JOIN value v ON v.id = h.value WHERE true",
+        );
         if let Some(rule) = &filter.rule {
             query.push(" AND u.name = ").push_bind(rule.to_string());
         }
@@ -403,7 +434,7 @@ impl ReadResults for Database {
             let [since, number, rule] = after.split('/').collect::<Vec<_>>()[..] else {
                 return Err(no_cursor(after));
             };
-            query.push(" AND (h.since, c.number, h.rule) < (");
+            query.push(" AND (h.since, h.number, h.rule) < (");
             let mut list = query.separated(", ");
             for part in [since, number, rule] {
                 let part: i64 = part.parse().map_err(no_cursor)?;
@@ -412,7 +443,7 @@ impl ReadResults for Database {
             query.push(")");
         }
         query
-            .push(" ORDER BY h.since DESC, c.number DESC, h.rule DESC LIMIT ")
+            .push(" ORDER BY h.since DESC, h.number DESC, h.rule DESC LIMIT ")
             .push_bind(i64::from(limit));
         let rows = query.build().fetch_all(&self.readers).await?;
         page(rows, limit, interval, |found| found.place.clone())

@@ -27,6 +27,8 @@ mod filters;
 mod identity;
 #[path = "../sql/memberships.rs"]
 mod memberships;
+#[cfg(test)]
+mod plans;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
