@@ -12,7 +12,7 @@ use sqlx::{Connection, QueryBuilder, Row};
 use super::compliance;
 use super::filters::push_filter;
 use super::memberships::{
-    begin_evaluation, deployed, evaluate_anew, evaluate_devices, hold, push_member_of, query, rules,
+    begin_evaluation, deployed, evaluate_anew, evaluate_at_once, hold, push_member_of, query, rules,
 };
 use super::reads::{DEVICE, MOST, device, device_id, optional_time, page, word};
 use super::writes::{Outcome, no_device};
@@ -467,7 +467,7 @@ pub(super) async fn add(
     if named == 0 {
         return Ok(Ok(Applied::Unchanged));
     }
-    evaluate_devices(db, devices, at).await?;
+    evaluate_at_once(db, devices, at).await?;
     let mut query =
         QueryBuilder::<Db>::new("SELECT COUNT(*) AS n FROM membership WHERE collection = ");
     query.push_bind(id).push(" AND device IN (");
@@ -502,7 +502,7 @@ pub(super) async fn remove(
     if unnamed == 0 {
         return Ok(Ok(Applied::Unchanged));
     }
-    evaluate_devices(db, devices, at).await?;
+    evaluate_at_once(db, devices, at).await?;
     Ok(Ok(Applied::Members {
         changed: unnamed,
         outside: 0,

@@ -6,7 +6,7 @@ use domain::{DeviceId, DeviceState, DeviceTransition, HardwareUuid, RevocationRe
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
-use super::memberships::{evaluate_devices, hold, leave, mark_due};
+use super::memberships::{evaluate_at_once, hold, leave, mark_due};
 use super::reads::{
     DEVICE, EVENT, MOST, after_event, corrupt, device, device_id, event, event_cursor, no_cursor,
     optional_device_id, page, time, word,
@@ -211,7 +211,7 @@ pub(super) async fn merge(
         .execute(&mut *db)
         .await?;
     let certificates = revoke_all(db, from, RevocationReason::Superseded, at).await?;
-    evaluate_devices(db, &[from, into], held).await?;
+    evaluate_at_once(db, &[from, into], held).await?;
     Ok(Ok(Applied::Revoked { certificates }))
 }
 

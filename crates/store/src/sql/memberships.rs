@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::filter::{Boundary, DaysField, Subject};
-use domain::{Collections, ComplianceState, Deployed, DeviceId, Filter, Rules, Timestamp};
+use domain::{
+    BaselineName, Collections, ComplianceState, Deployed, DeviceId, Filter, Rules, Timestamp,
+};
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
@@ -129,6 +131,27 @@ pub(super) async fn compliance_changed(
     }
 }
 
+/// A baseline has one deployment more, or one less: the members of collections that ask for it are
+/// worked out anew. Called by who holds the right to.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "told when a deployment is made or ends")
+)]
+pub(super) async fn deployments_changed(
+    db: &mut DbConnection,
+    baseline: &BaselineName,
+) -> Result<()> {
+    let collections = collections(db).await?;
+    let asking = collections.iter().filter(|(_, rules)| {
+        let query = rules.query.as_ref();
+        query.is_some_and(|query| query.baselines().contains(baseline))
+    });
+    let concerned: BTreeSet<i64> = asking
+        .flat_map(|(id, _)| collections.with_dependents(id))
+        .collect();
+    begin_evaluation(db, &concerned.into_iter().collect::<Vec<_>>()).await
+}
+
 /// Takes the right to change rules and memberships until the transaction's end. Returns the moment
 /// for which memberships hold, which begins with the first one that asks.
 pub(super) async fn hold(db: &mut DbConnection, at: Timestamp) -> Result<Timestamp> {
@@ -169,6 +192,18 @@ pub(super) async fn collections(db: &mut DbConnection) -> Result<Collections<i64
             circle.path
         ))
     })
+}
+
+/// The same; none when a node with a newer program wrote a query that this one cannot read. Then this
+/// node leaves memberships to that one: an error would fail the changes beside.
+async fn readable_collections(db: &mut DbConnection) -> Result<Option<Collections<i64>>> {
+    match collections(db).await {
+        Err(Unavailable::Corrupt(why)) => {
+            tracing::error!(event = "collections-not-readable", why);
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 pub(super) async fn rules(db: &mut DbConnection) -> Result<BTreeMap<i64, Rules<i64>>> {
@@ -220,9 +255,23 @@ pub(super) async fn deployed(db: &mut DbConnection) -> Result<Vec<Deployed<i64>>
         .collect()
 }
 
-/// Works out the memberships of devices in all collections.
-pub(super) async fn evaluate_devices(
+/// Works out the memberships of devices in all collections, now and not by and by.
+pub(super) async fn evaluate_at_once(
     db: &mut DbConnection,
+    devices: &[DeviceId],
+    at: Timestamp,
+) -> Result<()> {
+    match readable_collections(db).await? {
+        Some(collections) => evaluate_devices(db, &collections, devices, at)
+            .await
+            .map(drop),
+        None => mark_due(db, devices.iter().copied()).await,
+    }
+}
+
+async fn evaluate_devices(
+    db: &mut DbConnection,
+    collections: &Collections<i64>,
     devices: &[DeviceId],
     at: Timestamp,
 ) -> Result<Evaluated> {
@@ -233,7 +282,6 @@ pub(super) async fn evaluate_devices(
     if devices.is_empty() {
         return Ok(evaluated);
     }
-    let collections = collections(db).await?;
     let subjects = subjects(db, devices).await?;
     let named = of_devices(db, "collection_direct", devices).await?;
     let states = states(db, devices, &collections.asked_deployments()).await?;
@@ -399,7 +447,10 @@ pub(super) async fn evaluate_due(
     if devices.is_empty() {
         return Ok(Ok(Applied::Unchanged));
     }
-    let mut evaluated = evaluate_devices(db, &devices, at).await?;
+    let Some(collections) = readable_collections(db).await? else {
+        return Ok(Ok(Applied::Unchanged));
+    };
+    let mut evaluated = evaluate_devices(db, &collections, &devices, at).await?;
     evaluated.more = devices.len() as i64 >= i64::from(most);
     let mut query = QueryBuilder::<Db>::new("DELETE FROM membership_due WHERE device IN (");
     push_devices(&mut query, &devices);
@@ -443,7 +494,9 @@ pub(super) async fn evaluate_collections(
     for row in &rows {
         waiting.insert(row.try_get("collection")?, row.try_get("reached")?);
     }
-    let collections = collections(db).await?;
+    let Some(collections) = readable_collections(db).await? else {
+        return Ok(Ok(Applied::Unchanged));
+    };
     // First those that others depend on.
     let first = collections.iter().find(|(id, _)| waiting.contains_key(id));
     let evaluated = match (first, waiting.first_key_value()) {
@@ -638,7 +691,10 @@ pub(super) async fn sweep(db: &mut DbConnection, to: Timestamp) -> Result<Outcom
     if to == from || (to < from && from - to < CLOCKS_DIFFER) {
         return Ok(Ok(Applied::Unchanged));
     }
-    let boundaries = collections(db).await?.boundaries();
+    let Some(collections) = readable_collections(db).await? else {
+        return Ok(Ok(Applied::Unchanged));
+    };
+    let boundaries = collections.boundaries();
     // Only so far that no boundary makes too many devices due at once.
     let mut reach = to;
     for boundary in &boundaries {

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clock::SystemRng;
 use domain::filter::{DAY_MILLISECONDS, Field};
 use domain::{
-    BaselineName, CollectionName, CollectionRules, DeviceFacts, DeviceState, KeyDigest, Rng,
-    SerialNumber,
+    CollectionName, CollectionRules, DeviceFacts, DeviceState, KeyDigest, Rng, SerialNumber,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -533,9 +532,23 @@ async fn members_do_not_depend_on_their_own_deployments() {
     assert_eq!(members("Failing").await, BTreeSet::from([a]));
     assert_eq!(members("Silent").await, BTreeSet::from([b]));
 
+    // A deployment ends: who is no target any more is not even unknown.
+    database.run("DELETE FROM deployment").await;
+    let cis: BaselineName = "CIS".parse().expect("a name");
+    let mut connection = database.writer.acquire().await.expect("a connection");
+    deployments_changed(&mut connection, &cis)
+        .await
+        .expect("begins");
+    drop(connection);
+    database
+        .apply(evaluate().into_iter().cycle().take(8).collect())
+        .await;
+    assert!(members("Failing").await.is_empty());
+    assert!(members("Silent").await.is_empty());
+    database.deploy("CIS", all_devices).await;
+
     // The same baseline for those who fail it: refused, whichever of the two comes last.
     let failing_number = database.collection_number("Failing").await;
-    let cis: BaselineName = "CIS".parse().expect("a name");
     let mut connection = database.writer.acquire().await.expect("a connection");
     let refused = own::refuse_deployment(&mut connection, &cis, failing_number).await;
     let refused = refused.expect("reads").expect("refused");
