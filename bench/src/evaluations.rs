@@ -161,8 +161,10 @@ fn evaluate(root: &Path, owner: &Owner) -> Result<()> {
 }
 
 fn run_files(folder: &Path) -> Result<()> {
-    let status = Command::new("sh")
-        .args(["-c", "for script in *; do sh \"$script\" >/dev/null; done"])
+    // As low in priority as the agent's scripts are.
+    let status = Command::new("nice")
+        .args(["-n", "10", "sh", "-c"])
+        .arg("for script in *; do sh \"$script\" >/dev/null; done")
         .current_dir(folder)
         .status()?;
     ensure!(status.success(), "{status}");

@@ -734,37 +734,46 @@ impl Lane {
 
     /// Runs one script. When that ends the runner itself, another one takes its place.
     fn run(&mut self, order: &Order) -> io::Result<Output> {
-        match self.ask(order) {
-            Ok(answer) => Ok(answer.into_output()),
-            Err(error) => {
-                let _ = self.child.kill();
-                runner::kill_marked(&runner::mark_of(self.child.id()));
-                platform::cgroup::remove(self.child.id());
-                *self = Self::start(&self.layout.clone())?;
-                Ok(Output {
-                    stdout: Vec::new(),
-                    printed: 0,
-                    stderr: Vec::new(),
-                    ended: domain::compliance::Ended::Stopped(format!(
-                        "the program that ran it ended with it ({error})"
-                    )),
-                })
-            }
-        }
+        let answer = self.send(order).and_then(|()| self.receive());
+        answer.or_else(|error| {
+            self.replace()?;
+            Ok(ended_with_its_runner(&error))
+        })
     }
 
-    fn ask(&mut self, order: &Order) -> io::Result<Answer> {
+    fn send(&mut self, order: &Order) -> io::Result<()> {
         let mut text = serde_json::to_vec(order)?;
         text.push(b'\n');
         let gone = io::Error::from(io::ErrorKind::BrokenPipe);
-        self.orders.as_mut().ok_or(gone)?.write_all(&text)?;
+        self.orders.as_mut().ok_or(gone)?.write_all(&text)
+    }
+
+    fn receive(&mut self) -> io::Result<Output> {
         let mut line = String::new();
         if self.answers.read_line(&mut line)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(serde_json::from_str(&line)?)
+        let answer: Answer = serde_json::from_str(&line)?;
+        Ok(answer.into_output())
+    }
+
+    /// Starts another runner, after all is gone that this one left behind.
+    fn replace(&mut self) -> io::Result<()> {
+        let _ = self.child.kill();
+        runner::kill_marked(&runner::mark_of(self.child.id()));
+        *self = Self::start(&self.layout.clone())?;
+        Ok(())
     }
 }
+
+fn ended_with_its_runner(error: &io::Error) -> Output {
+    runner::stopped(format!("the program that ran it ended with it ({error})"))
+}
+
+/// Orders that a runner has at once: one runs, and the next one is there when it ends.
+const AHEAD: usize = 2;
+/// What fits into a pipe beside another one.
+const SMALL: usize = 16 * 1024;
 
 /// Takes orders until none is left.
 fn work(
@@ -772,22 +781,48 @@ fn work(
     orders: &Mutex<VecDeque<(usize, Order)>>,
     done: &mpsc::Sender<(usize, Output)>,
 ) {
-    let mut lane = None;
+    let mut lane = Lane::start(layout);
+    let mut asked: VecDeque<(usize, Order)> = VecDeque::new();
     loop {
-        let next = orders.lock().ok().and_then(|mut orders| orders.pop_front());
-        let Some((at, order)) = next else { return };
-        let output = match &mut lane {
-            Some(lane) => Lane::run(lane, &order),
-            none => Lane::start(layout).and_then(|started| none.insert(started).run(&order)),
+        while let Some((at, order)) = next_order(orders, asked.len()) {
+            if let Ok(lane) = &mut lane {
+                // When it cannot be sent there will be no answer, either.
+                let _ = lane.send(&order);
+            }
+            asked.push_back((at, order));
+        }
+        let Some((at, _)) = asked.pop_front() else {
+            return;
         };
-        let output = output.unwrap_or_else(|error| Output {
-            stdout: Vec::new(),
-            printed: 0,
-            stderr: Vec::new(),
-            ended: domain::compliance::Ended::Stopped(format!("it cannot be run: {error}")),
-        });
+        let output = match &mut lane {
+            Err(error) => runner::stopped(format!("it cannot be run: {error}")),
+            Ok(running) => running.receive().unwrap_or_else(|error| {
+                let replaced = running.replace();
+                for (_, order) in &asked {
+                    let _ = running.send(order);
+                }
+                match replaced {
+                    Ok(()) => ended_with_its_runner(&error),
+                    Err(error) => runner::stopped(format!("it cannot be run: {error}")),
+                }
+            }),
+        };
         if done.send((at, output)).is_err() {
             return;
         }
     }
+}
+
+/// An order for a runner that has `asked` ones. It gets one ahead while there are enough for all, and
+/// it cannot fill its pipe.
+fn next_order(orders: &Mutex<VecDeque<(usize, Order)>>, asked: usize) -> Option<(usize, Order)> {
+    let mut orders = orders.lock().ok()?;
+    let is_small = |(_, order): &(usize, Order)| order.script.as_str().len() < SMALL;
+    let may_have = match asked {
+        0 => true,
+        asked => {
+            asked < AHEAD && orders.len() > 2 * RUNNERS && orders.front().is_some_and(is_small)
+        }
+    };
+    may_have.then(|| orders.pop_front()).flatten()
 }

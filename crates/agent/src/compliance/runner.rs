@@ -8,6 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -103,14 +104,14 @@ pub fn main() -> io::Result<()> {
     let mut orders = io::stdin().lock();
     let mut answers = io::stdout().lock();
     let mut line = String::new();
-    let mut number = 0_u64;
+    let mut workplace = Workplace::default();
+    let mut chunk = vec![0; CHUNK];
     while orders.read_line(&mut line)? > 0 {
         let order: Order = serde_json::from_str(&line)?;
-        number += 1;
-        let folder = order
-            .folder
-            .join(format!("{}-{number}", std::process::id()));
-        let output = in_folder(&folder, || run(&order, &folder));
+        let output = match workplace.empty(&order.folder) {
+            Ok(folder) => run(&order, folder, &mut chunk),
+            Err(error) => Some(stopped(format!("it has no working directory: {error}"))),
+        };
         let Some(output) = output else {
             return Ok(());
         };
@@ -123,34 +124,71 @@ pub fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn in_folder<T>(folder: &Path, run: impl FnOnce() -> Option<T>) -> Option<T> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new().mode(0o700).create(folder);
-    if let Err(error) = made {
-        tracing::warn!(event = "no-working-directory", %error);
+/// The working directory of the next script. Most leave theirs as it was, and making one costs more
+/// than such a script: then it serves again.
+#[derive(Default)]
+struct Workplace {
+    folder: Option<PathBuf>,
+    made: u64,
+}
+
+impl Workplace {
+    /// An empty folder for root alone, below `folder`.
+    fn empty(&mut self, folder: &Path) -> io::Result<&Path> {
+        if !self.folder.as_deref().is_some_and(is_as_it_was) {
+            self.remove();
+            self.made += 1;
+            let name = format!("{}-{}", std::process::id(), self.made);
+            let new = folder.join(name);
+            fs::DirBuilder::new().mode(0o700).create(&new)?;
+            self.folder = Some(new);
+        }
+        self.folder
+            .as_deref()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
-    let done = run();
-    // Most scripts leave nothing behind.
-    if fs::remove_dir(folder).is_err() {
-        let _ = fs::remove_dir_all(folder);
+
+    fn remove(&mut self) {
+        if let Some(folder) = self.folder.take() {
+            let _ = fs::remove_dir_all(folder);
+        }
     }
-    done
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn is_as_it_was(folder: &Path) -> bool {
+    let same = fs::symlink_metadata(folder).is_ok_and(|found| {
+        let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+        found.is_dir() && is_ours && found.mode() & 0o7777 == 0o700
+    });
+    same && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Of a script that did not run to its end by itself.
+pub fn stopped(why: String) -> Output {
+    Output {
+        stdout: Vec::new(),
+        printed: 0,
+        stderr: Vec::new(),
+        ended: Ended::Stopped(why),
+    }
 }
 
 /// None when whoever asked went away.
-fn run(order: &Order, folder: &Path) -> Option<Output> {
-    let stopped = |why: String| {
-        Some(Output {
-            stdout: Vec::new(),
-            printed: 0,
-            stderr: Vec::new(),
-            ended: Ended::Stopped(why),
-        })
-    };
+fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
     let (interpreter, argument) = order.script.interpreter();
     let file = match ScriptFile::new(order.script.as_str().as_bytes()) {
         Ok(file) => file,
-        Err(error) => return stopped(format!("the script cannot be kept in memory: {error}")),
+        Err(error) => {
+            return Some(stopped(format!(
+                "the script cannot be kept in memory: {error}"
+            )));
+        }
     };
     let mut command = Command::new(interpreter);
     command
@@ -168,11 +206,11 @@ fn run(order: &Order, folder: &Path) -> Option<Output> {
     let mut child = match started {
         Ok(child) => child,
         Err(error) if !Path::new(interpreter).exists() => {
-            return stopped(format!(
+            return Some(stopped(format!(
                 "its interpreter {interpreter} is not there ({error})"
-            ));
+            )));
         }
-        Err(error) => return stopped(format!("{interpreter} cannot be run: {error}")),
+        Err(error) => return Some(stopped(format!("{interpreter} cannot be run: {error}"))),
     };
     fault::step("script-started");
     let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw)?;
@@ -181,7 +219,7 @@ fn run(order: &Order, folder: &Path) -> Option<Output> {
         stdout: child.stdout().take().map(OwnedFd::from),
         stderr: child.stderr().take().map(OwnedFd::from),
         printed: Printed::default(),
-        chunk: vec![0; CHUNK],
+        chunk,
     };
     let outcome = watched.until_its_end(order.time_limit);
     let status = match outcome {
@@ -241,15 +279,15 @@ struct Printed {
 }
 
 /// A script while it runs.
-struct Watched {
+struct Watched<'c> {
     id: Pid,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     printed: Printed,
-    chunk: Vec<u8>,
+    chunk: &'c mut [u8],
 }
 
-impl Watched {
+impl Watched<'_> {
     fn until_its_end(&mut self, time_limit: Period) -> Outcome {
         let begun = Instant::now();
         let limit = time_limit.std();
@@ -331,7 +369,7 @@ impl Watched {
             let Some(open) = pipe.as_ref().filter(has_something) else {
                 continue;
             };
-            match rustix::io::read(open, &mut self.chunk) {
+            match rustix::io::read(open, &mut *self.chunk) {
                 // Its other end is closed.
                 Ok(0) => *pipe = None,
                 Ok(bytes) => {
