@@ -335,10 +335,6 @@ async fn closed(
 
 /// Why a baseline cannot be deployed to a collection: its members would be chosen by what that
 /// deployment finds out.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "asked when a deployment is made")
-)]
 pub(super) async fn refuse_deployment(
     db: &mut DbConnection,
     baseline: &domain::BaselineName,

@@ -13,8 +13,9 @@ use protocol::{BodyHash, ItemBody, RuleNumber};
 use serde::Serialize;
 use sqlx::{Connection, QueryBuilder, Row};
 
-use super::collections::{id as collection_id, no_collection};
+use super::collections::{id as collection_id, no_collection, refuse_deployment};
 use super::compliance_reads::{DEPLOYMENT, PARTS, deployment_of, part};
+use super::memberships::{deployments_changed, hold};
 use super::reads::{corrupt, word};
 use super::writes::{Outcome, device_state, no_device};
 use super::{Db, DbConnection, LOCK_ROW, SHARE_ROW};
@@ -38,6 +39,16 @@ pub(super) async fn apply(
     at: Timestamp,
 ) -> Result<Outcome> {
     let mut part = db.begin().await?;
+    // Members of collections may be chosen by it: first the right to change those, as whoever works
+    // out memberships takes them in this order, too.
+    if matches!(
+        change,
+        ObjectChange::CreateDeployment(_)
+            | ObjectChange::SetDeployment { .. }
+            | ObjectChange::DeleteDeployment { .. }
+    ) {
+        hold(&mut part, at).await?;
+    }
     lock(&mut part).await?;
     let outcome = applied(&mut part, change, by, at).await?;
     match outcome {
@@ -537,6 +548,7 @@ async fn create_deployment(
         .fetch_one(&mut *db)
         .await?;
     let number = row.try_get("number")?;
+    deployments_changed(db, &deployment.baseline).await?;
     Ok(work_out(db, &[number], true)
         .await?
         .map(|()| Applied::Numbered(number)))
@@ -560,7 +572,8 @@ async fn set_deployment(
     }) {
         return Ok(Err(Conflict::Changed));
     }
-    if deployment_of(&row)? == *deployment {
+    let before = deployment_of(&row)?;
+    if before == *deployment {
         return Ok(Ok(Applied::Unchanged));
     }
     let (baseline, collection) = match ends_of(db, deployment, Some(number)).await? {
@@ -584,6 +597,9 @@ async fn set_deployment(
         .bind(at.as_millisecond())
         .execute(&mut *db)
         .await?;
+    for baseline in [&before.baseline, &deployment.baseline] {
+        deployments_changed(db, baseline).await?;
+    }
     Ok(work_out(db, &[number], true).await?.map(|()| Applied::Done))
 }
 
@@ -604,7 +620,7 @@ async fn ends_of(
     for row in sqlx::query(sql)
         .bind(baseline)
         .bind(collection)
-        .fetch_all(db)
+        .fetch_all(&mut *db)
         .await?
     {
         let other: i64 = row.try_get("number")?;
@@ -615,19 +631,26 @@ async fn ends_of(
             ))));
         }
     }
+    if let Some(refused) = refuse_deployment(db, &deployment.baseline, collection).await? {
+        return Ok(Err(refused));
+    }
     Ok(Ok((baseline, collection)))
 }
 
 /// The states of its devices are many rows: the job that finds it in `deployment_due` removes them in
 /// steps.
 async fn delete_deployment(db: &mut DbConnection, number: i64) -> Result<Outcome> {
-    let done = sqlx::query("DELETE FROM deployment WHERE number = $1")
+    let mut query = QueryBuilder::<Db>::new(DEPLOYMENT);
+    query.push(" WHERE d.number = ").push_bind(number);
+    let Some(row) = query.build().fetch_optional(&mut *db).await? else {
+        return Ok(Err(no_deployment(number)));
+    };
+    let deployment = deployment_of(&row)?;
+    sqlx::query("DELETE FROM deployment WHERE number = $1")
         .bind(number)
         .execute(&mut *db)
         .await?;
-    if done.rows_affected() == 0 {
-        return Ok(Err(no_deployment(number)));
-    }
+    deployments_changed(db, &deployment.baseline).await?;
     for sql in [
         "DELETE FROM deployment_item WHERE deployment = $1",
         "DELETE FROM deployment_rule WHERE deployment = $1",

@@ -15,7 +15,7 @@ use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
 use super::compliance::bump;
-use super::memberships::mark_due;
+use super::memberships::compliance_changed;
 use super::reads::{corrupt, device_id};
 use super::results::BINDS;
 use super::writes::Outcome;
@@ -167,16 +167,10 @@ pub(super) async fn work_out(
         write(db, &changes, at).await?;
         changed.extend(remove_strays(db, some, only).await?);
     }
-    if chooses_members(db).await? {
-        mark_due(db, changed.iter().copied()).await?;
+    if !changed.is_empty() {
+        compliance_changed(db, changed.iter().copied()).await?;
     }
     Ok(changed)
-}
-
-/// True when a collection may choose its members by how a baseline stands.
-async fn chooses_members(db: &mut DbConnection) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM collection WHERE query LIKE '%compliance[%' LIMIT 1";
-    Ok(sqlx::query(sql).fetch_optional(db).await?.is_some())
 }
 
 /// Removes states of deployments that are not the devices' any more.

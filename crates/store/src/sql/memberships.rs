@@ -117,10 +117,6 @@ pub(super) async fn mark_due(
 }
 
 /// How a baseline stands on devices changed: where that decides about members, they are due.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "told when results are recorded")
-)]
 pub(super) async fn compliance_changed(
     db: &mut DbConnection,
     devices: impl IntoIterator<Item = DeviceId>,
@@ -133,10 +129,6 @@ pub(super) async fn compliance_changed(
 
 /// A baseline has one deployment more, or one less: the members of collections that ask for it are
 /// worked out anew. Called by who holds the right to.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "told when a deployment is made or ends")
-)]
 pub(super) async fn deployments_changed(
     db: &mut DbConnection,
     baseline: &BaselineName,

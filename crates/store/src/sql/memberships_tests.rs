@@ -517,12 +517,14 @@ async fn members_do_not_depend_on_their_own_deployments() {
     assert_eq!(members("Silent").await, BTreeSet::from([a, b]));
 
     // What a device reports changes its memberships.
-    sqlx::query("INSERT INTO deployment_state VALUES ($1, $2, 6, 0)")
-        .bind(deployment)
-        .bind(a.as_bytes().to_vec())
-        .execute(&database.writer)
-        .await
-        .expect("inserts");
+    sqlx::query(
+        "INSERT INTO deployment_state (deployment, device, state, since) VALUES ($1, $2, 6, 0)",
+    )
+    .bind(deployment)
+    .bind(a.as_bytes().to_vec())
+    .execute(&database.writer)
+    .await
+    .expect("inserts");
     let mut connection = database.writer.acquire().await.expect("a connection");
     compliance_changed(&mut connection, [a])
         .await
