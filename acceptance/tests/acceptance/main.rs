@@ -16,6 +16,7 @@ mod power_cuts;
 mod recovering;
 mod refusing;
 mod reminding;
+mod renew_manually;
 mod renewal_windows;
 mod renewing;
 mod serving;
