@@ -155,7 +155,7 @@ fn the_procedure_renew_certificate_manually() -> Result<()> {
     }
     admin(&site, &["audit", "verify"])?.succeeded();
     until("the new record is in All Devices", || {
-        let members = admin(&site, &["collection", "show", "All Devices"])?
+        let members = admin(&site, &["collection", "members", "All Devices", "--json"])?
             .succeeded()
             .out;
         Ok(members.contains(new.trim_start_matches("GUID:").to_lowercase().as_str()))
