@@ -25,6 +25,7 @@ fn main() -> Result<()> {
     let programs = programs.to_string_lossy().into_owned();
     if std::env::var_os("PERENNIAL_PROGRAMS").is_none() {
         let status = std::process::Command::new(&own)
+            .args(std::env::args().skip(1))
             .env("PERENNIAL_PROGRAMS", programs)
             .status()?;
         std::process::exit(status.code().unwrap_or(1));
@@ -34,25 +35,25 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let mut report = Report::new();
-    for (what, measured) in [
-        (
-            "silent renewals",
-            runtime.block_on(renewals::measure(&mut report)),
-        ),
-        (
-            "cold check-ins",
-            runtime.block_on(check_ins::measure(&mut report)),
-        ),
-        (
-            "results",
-            runtime.block_on(compliance::measure_intake(&mut report)),
-        ),
-        (
-            "a year of history",
-            runtime.block_on(compliance::measure_history(&mut report)),
-        ),
-        ("the idle agent", idle::measure(&mut report)),
+    // All of them, or those that are named.
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    for what in [
+        "silent renewals",
+        "cold check-ins",
+        "results",
+        "a year of history",
+        "the idle agent",
     ] {
+        if !named.is_empty() && !named.iter().any(|name| name == what) {
+            continue;
+        }
+        let measured = match what {
+            "silent renewals" => runtime.block_on(renewals::measure(&mut report)),
+            "cold check-ins" => runtime.block_on(check_ins::measure(&mut report)),
+            "results" => runtime.block_on(compliance::measure_intake(&mut report)),
+            "a year of history" => runtime.block_on(compliance::measure_history(&mut report)),
+            _ => idle::measure(&mut report),
+        };
         if let Err(error) = measured {
             report.not_measured(what, &format!("{error:#}"));
         }
