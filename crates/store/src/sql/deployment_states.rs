@@ -31,7 +31,7 @@ type Result<T> = std::result::Result<T, Unavailable>;
 /// them the walk does it.
 const AT_ONCE: usize = 100;
 /// States of rules that one step of a walk reads, about: others wait for it.
-const RULES_AT_ONCE: i64 = 10_000;
+const RULES_AT_ONCE: i64 = 5_000;
 /// Members that one step of a walk looks at.
 const MEMBERS_AT_ONCE: i64 = 5_000;
 

@@ -79,14 +79,12 @@ impl ReadResults for Database {
         query
             .push(
                 ") UNION ALL SELECT p.number, -CAST(s.state AS BIGINT), COUNT(*) FROM deployment p \
-                 JOIN compliance_device c ON c.evaluated_at < ",
+                 CROSS JOIN compliance_device c CROSS JOIN deployment_state s \
+                 WHERE c.evaluated_at < ",
             )
             .push_bind(now.as_millisecond())
             .push(STALE_BEFORE)
-            .push(
-                " JOIN deployment_state s ON s.device = c.device AND s.deployment = p.number \
-                 WHERE p.number IN (",
-            );
+            .push(" AND s.device = c.device AND s.deployment = p.number AND p.number IN (");
         push_numbers(&mut query, &numbers);
         query.push(") GROUP BY p.number, s.state");
         let rows = query.build().fetch_all(&self.readers).await?;
@@ -148,20 +146,18 @@ impl ReadResults for Database {
                 .push(if at == 0 { "" } else { ") " });
         }
         query.push(
-            "SELECT CAST(t.rule AS BIGINT) AS rule, CAST(t.state AS BIGINT) AS state, \
-             COUNT(*) AS n FROM deployment_rule r CROSS JOIN rule_state t \
-             CROSS JOIN compliance_device c CROSS JOIN deployment_state s CROSS JOIN deployment p \
-             WHERE t.rule = r.rule AND t.state <> 3 AND c.number = t.device \
-             AND s.device = c.device AND s.deployment = r.deployment AND p.number = r.deployment \
-             AND c.evaluated_at >= ",
+            "SELECT r.rule, CAST(t.state AS BIGINT) AS state, COUNT(*) AS n \
+             FROM deployment_rule r CROSS JOIN rule_state t WHERE t.rule = r.rule \
+             AND t.state <> 3 AND t.device IN (SELECT c.number FROM deployment_state s",
         );
+        push_known(&mut query);
         query
-            .push_bind(now)
-            .push(STALE_BEFORE)
-            .push(" AND r.deployment = ")
+            .push(" WHERE s.deployment = ")
+            .push_bind(deployment)
+            .push(") AND r.deployment = ")
             .push_bind(deployment)
             .push(
-                " GROUP BY t.rule, t.state UNION ALL \
+                " GROUP BY r.rule, t.state UNION ALL \
                  SELECT z.rule, -COALESCE(CAST(t.state AS BIGINT), 3), COUNT(*) FROM exempted z \
                  LEFT JOIN rule_state t ON t.device = z.number AND t.rule = z.rule \
                  WHERE z.rule IN (SELECT r.rule FROM deployment_rule r WHERE r.deployment = ",
@@ -175,14 +171,12 @@ impl ReadResults for Database {
             .push_bind(deployment)
             .push(
                 " UNION ALL SELECT 0, -3, COUNT(*) FROM deployment p \
-                 JOIN compliance_device c ON c.evaluated_at < ",
+                 CROSS JOIN compliance_device c CROSS JOIN deployment_state s \
+                 WHERE c.evaluated_at < ",
             )
             .push_bind(now)
             .push(STALE_BEFORE)
-            .push(
-                " JOIN deployment_state s ON s.device = c.device AND s.deployment = p.number \
-                 WHERE p.number = ",
-            )
+            .push(" AND s.device = c.device AND s.deployment = p.number AND p.number = ")
             .push_bind(deployment)
             .push(
                 " UNION ALL SELECT 0, 0, n.members FROM deployment p \
@@ -481,23 +475,23 @@ impl ReadResults for Database {
                 );
         }
         query
-            .push("WHEN t.since <= ")
-            .push_bind(second)
             .push(
-                " THEN CASE t.state WHEN 4 THEN 3 WHEN 7 THEN 6 ELSE t.state END \
-                 ELSE (SELECT CASE WHEN b.since > ",
+                "WHEN r.state = 4 THEN 3 WHEN r.state = 7 THEN 6 ELSE r.state END) AS BIGINT) \
+                 FROM (SELECT t.rule, t.state FROM rule_state t \
+                 WHERE t.device = c.number AND t.since <= ",
             )
             .push_bind(second)
             .push(
-                " THEN NULL WHEN b.state = 4 THEN 3 WHEN b.state = 7 THEN 6 ELSE b.state END \
-                 FROM rule_state_past b WHERE b.device = c.number AND b.rule = r.rule \
-                 AND b.until > ",
+                " UNION ALL SELECT b.rule, b.state FROM rule_state_past b \
+                 WHERE b.device = c.number AND b.since <= ",
             )
             .push_bind(second)
+            .push(" AND b.until > ")
+            .push_bind(second)
+            .push(") AS r WHERE r.rule IN (SELECT y.rule FROM deployment_rule y WHERE y.deployment = ")
+            .push_bind(deployment)
             .push(
-                " ORDER BY b.until LIMIT 1) END) AS BIGINT) FROM deployment_rule r \
-                 LEFT JOIN rule_state t ON t.device = c.number AND t.rule = r.rule \
-                 WHERE r.deployment = p.number AND c.number IS NOT NULL) AS state \
+                ")) AS state \
                  FROM deployment p JOIN membership m ON m.collection = p.collection \
                  LEFT JOIN compliance_device c ON c.device = m.device WHERE p.number = ",
             )
