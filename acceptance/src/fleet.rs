@@ -11,7 +11,7 @@ use agent::identity::{Identity, Machine};
 use agent::network::{Network, Way};
 use agent::platform::Layout;
 use agent::site::SiteRecord;
-use agent::{daemon, renewal};
+use agent::{compliance, daemon, renewal};
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use axum::Router;
@@ -358,7 +358,17 @@ impl Mac {
     /// The daemon's work, and when it wants to work again, in seconds of the simulation.
     pub async fn step(&mut self, world: &World) -> Option<i64> {
         let before = self.machine.state().last_reminder;
-        let next = daemon::step(&self.machine).await;
+        let mut next = daemon::step(&self.machine).await;
+        if let Ok(identity) = self.machine.enrolled() {
+            // What the daemon does in a process of its own.
+            let due = compliance::next(&self.machine, &identity);
+            if due.is_some_and(|due| due <= self.machine.now()) {
+                // It is tried again when it says so.
+                let _ = compliance::work(&self.machine).await;
+            }
+            let due = compliance::next(&self.machine, &identity);
+            next = next.into_iter().chain(due).min();
+        }
         if self.machine.state().last_reminder != before {
             // Renewing forgets it; only a new one counts.
             if self.machine.state().last_reminder.is_some() {

@@ -57,6 +57,9 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Read and write preferences as on a Mac
     Defaults(Defaults),
+    /// What the daemon starts when policy, commands, evaluations or results are due
+    #[command(hide = true)]
+    Comply,
     /// What the agent starts to evaluate: a plan on standard input
     #[command(hide = true)]
     EvaluatePlan,

@@ -1,8 +1,10 @@
 //! The daemon: sleeps until the next moment that matters, does what is due, and sleeps again. No
-//! timer runs in between. Evaluations run beside that: they may take long, and a renewal must not
-//! wait for them.
+//! timer runs in between. Policy, evaluations and results are the work of a process beside it: that may
+//! take long, and a renewal must not wait for it; and its memory goes back.
 
 use std::cell::Cell;
+use std::io::{self, Read};
+use std::process::Stdio;
 
 use clock::SystemClock;
 use domain::{RenewalMode, Timestamp};
@@ -105,15 +107,50 @@ impl Evaluations {
     async fn run(&self, machine: &Machine) {
         loop {
             self.due.notified().await;
-            let done = compliance::work(machine).await;
-            if let Err(failure) = &done {
-                tracing::error!(event = "not-evaluated", %failure, "will be tried again");
+            let done = in_a_process(machine).await;
+            if let Err(error) = &done {
+                tracing::error!(event = "not-evaluated", %error, "will be tried again");
             }
             let wait = done.err().map(|_| machine.now() + AFTER_FAILURE);
             self.not_before.set(wait);
             self.running.set(false);
             self.ended.notify_one();
         }
+    }
+}
+
+/// [`compliance::work`] in a process that ends with it, or with this one: its input is never written to, and
+/// closed when this process ends.
+async fn in_a_process(machine: &Machine) -> io::Result<()> {
+    let mut child = tokio::process::Command::new(&machine.program)
+        .arg("--root")
+        .arg(machine.layout.root())
+        .arg("comply")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let _open = child.stdin.take();
+    match child.wait().await? {
+        status if status.success() => Ok(()),
+        status => Err(io::Error::other(status.to_string())),
+    }
+}
+
+/// The program of that process.
+///
+/// # Errors
+/// When what is due cannot be done.
+pub async fn comply(machine: &Machine) -> Result<(), Failure> {
+    log::start(&machine.layout, true);
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        drop(ended);
+    });
+    // Breaking off at any point of the work is as harmless as being killed there.
+    tokio::select! {
+        done = compliance::work(machine) => done,
+        _ = end => Ok(()),
     }
 }
 
@@ -202,10 +239,8 @@ async fn work_when_due(machine: &Machine) -> Result<Option<Timestamp>, Failure> 
     let Some(due) = Due::now(machine)?.filter(|due| due.next <= machine.now()) else {
         return Ok(Due::now(machine)?.map(|due| due.next));
     };
-    if due.work == Some(Work::Delivery) {
-        compliance::deliver_and_note(machine).await?;
-    } else if let Some(work) = due.work {
-        let renewal_is_due = work == Work::Renewal;
+    if due.work.is_some() {
+        let renewal_is_due = due.work == Some(Work::Renewal);
         match act(machine, renewal_is_due).await {
             Ok(()) | Err(Failure::NotEnrolled) => {}
             Err(failure) => {
@@ -236,7 +271,6 @@ async fn act(machine: &Machine, renewal_is_due: bool) -> Result<(), Failure> {
             done => {
                 done?;
                 tracing::debug!(event = "checked-in");
-                compliance::deliver_and_note(machine).await?;
             }
         }
     }
@@ -248,8 +282,6 @@ async fn act(machine: &Machine, renewal_is_due: bool) -> Result<(), Failure> {
 enum Work {
     CheckIn,
     Renewal,
-    /// Of policy to here, and of results to the site.
-    Delivery,
 }
 
 /// What is due, and when.
@@ -292,21 +324,15 @@ impl Due {
         };
         let reminder = reminder::next(machine, &state, &identity);
         let reminder = reminder.map_or(Timestamp::MAX, |next| next.at);
-        let delivery = match compliance::is_waiting(machine, &identity, &state) {
-            true => again(&state.delivery_trouble),
-            false => Timestamp::MAX,
-        };
         let work = if renewal <= now {
             Some(Work::Renewal)
         } else if check_in <= now {
             Some(Work::CheckIn)
-        } else if delivery <= now {
-            Some(Work::Delivery)
         } else {
             None
         };
         Ok(Some(Self {
-            next: check_in.min(renewal).min(reminder).min(delivery),
+            next: check_in.min(renewal).min(reminder),
             work,
         }))
     }

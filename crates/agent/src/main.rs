@@ -67,6 +67,7 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failure> {
         Command::CheckIn(output) => runtime.block_on(tools::check_in::run(&machine, output)),
         Command::Trust(arguments) => runtime.block_on(tools::trust::run(&machine, &arguments)),
         Command::Run => runtime.block_on(daemon::run(&machine)),
+        Command::Comply => runtime.block_on(daemon::comply(&machine)),
         Command::Evaluate(arguments) => {
             return runtime.block_on(tools::evaluate::run(&machine, &arguments));
         }

@@ -1,7 +1,7 @@
 //! Between the site and this device's disk: lists, bodies and commands come, results go. All of it is
 //! done by who holds the machine's lock.
 
-use domain::Smsid;
+use domain::{Smsid, Timestamp};
 use protocol::{BodyHash, CheckInAnswer, PolicyState, PolicyVersion, ResultsState, SignedDocument};
 
 use super::commands::Commands;
@@ -371,4 +371,12 @@ pub fn want_again(machine: &Machine, what: String) -> Result<(), Failure> {
     state.policy_wanted = true;
     state.policy_problem = Some(what);
     Ok(machine.write_state(&state)?)
+}
+
+/// When what waits may be tried again. A clock that was set back does not prolong the wait.
+pub fn not_before(state: &State, now: Timestamp) -> Timestamp {
+    match &state.delivery_trouble {
+        Some(trouble) if trouble.at <= now => trouble.next,
+        _ => now,
+    }
 }

@@ -45,34 +45,64 @@ pub struct Outcome {
     pub broken: Vec<String>,
 }
 
-/// When the next evaluation is due, or a command waits; none where nothing may run.
+/// When [`work`] has something to do; none where nothing is planned.
 pub fn next(machine: &Machine, identity: &Identity) -> Option<Timestamp> {
-    let owner = Owner::of(identity)?;
-    let commands = Commands::read(&machine.layout, &owner);
-    if commands.is_ok_and(|commands| commands.waits()) {
-        return Some(machine.now());
-    }
+    let state = machine.state();
+    let delivery = delivery::is_waiting(machine, identity, &state)
+        .then(|| delivery::not_before(&state, machine.now()));
+    let command = does_wait(machine, identity).then(|| machine.now());
+    let evaluation = next_evaluation(machine, identity);
+    [delivery, command, evaluation].into_iter().flatten().min()
+}
+
+/// When the next evaluation is due; none where nothing may run.
+pub fn next_evaluation(machine: &Machine, identity: &Identity) -> Option<Timestamp> {
     if !identity.site.trust_verified {
         return None;
     }
-    let schedule = schedule_of(machine, &owner)?;
+    let schedule = schedule_of(machine, &Owner::of(identity)?)?;
     with_moment(machine, |moment| schedule.next(moment))
 }
 
-/// Does what is due: commands first, then evaluations.
+fn does_wait(machine: &Machine, identity: &Identity) -> bool {
+    let owner = Owner::of(identity);
+    let commands = owner.map(|owner| Commands::read(&machine.layout, &owner));
+    commands.is_some_and(|commands| commands.is_ok_and(|commands| commands.waits()))
+}
+
+/// Does what is due: policy comes, commands are done, deployments are evaluated, results go.
 ///
 /// # Errors
 /// When it cannot be done; what was found out until then is kept.
 pub async fn work(machine: &Machine) -> Result<(), Failure> {
+    deliver_when_due(machine).await?;
     do_commands(machine).await?;
-    let identity = machine.enrolled()?;
-    let due = next(machine, &identity).is_some_and(|next| next <= machine.now());
-    if due {
+    let due = match machine.enrolled() {
+        // It was told to leave.
+        Err(Failure::NotEnrolled) => return Ok(()),
+        identity => next_evaluation(machine, &identity?),
+    };
+    if due.is_some_and(|due| due <= machine.now()) {
         let outcome = evaluate(machine, &Selection::Due, true, |_| ()).await?;
         let (rules, changed) = (outcome.found.len(), outcome.changed);
         tracing::info!(event = "evaluated", rules, changed);
     }
-    Ok(())
+    deliver_when_due(machine).await
+}
+
+async fn deliver_when_due(machine: &Machine) -> Result<(), Failure> {
+    let _lock = machine.lock().await?;
+    let identity = match machine.enrolled() {
+        Err(Failure::NotEnrolled) => return Ok(()),
+        identity => identity?,
+    };
+    let state = machine.state();
+    let is_due = delivery::is_waiting(machine, &identity, &state)
+        && delivery::not_before(&state, machine.now()) <= machine.now();
+    match is_due {
+        true => delivery::deliver_and_note(machine).await,
+        false => Ok(()),
+    }
 }
 
 /// Evaluates the deployments of `selection`, and keeps the results. `told`: each thing as it is found

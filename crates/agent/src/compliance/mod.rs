@@ -13,8 +13,8 @@ pub mod runner;
 mod schedule;
 mod standing;
 
-pub use delivery::{deliver, deliver_and_note, is_waiting, note_answer, report};
-pub use evaluation::{Outcome, Selection, do_commands, evaluate, next, work};
+pub use delivery::{deliver, deliver_and_note, note_answer, report};
+pub use evaluation::{Outcome, Selection, do_commands, evaluate, next, next_evaluation, work};
 pub use evaluator::Line;
 pub use policy::{Owner, PolicyProblem};
 pub use results::{Found, Held};

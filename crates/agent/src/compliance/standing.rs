@@ -65,7 +65,7 @@ impl Standing {
             expires_at: schedule.as_ref().map(|schedule| schedule.expires_at),
             problem,
             evaluated_at: results.as_ref().map(|results| results.header.evaluated_at),
-            next_evaluation: super::next(machine, identity),
+            next_evaluation: super::next_evaluation(machine, identity),
             waiting: results.as_ref().map_or(0, |results| results.header.waiting),
             baselines,
         })

@@ -229,7 +229,7 @@ async fn a_list_that_expired_runs_nothing_and_is_fetched_anew() {
     assert!(place.evaluate().await.is_err());
     assert_eq!(ran(&place, "a"), 1);
     let identity = place.machine.enrolled().expect("enrolled");
-    assert_eq!(compliance::next(&place.machine, &identity), None);
+    assert_eq!(compliance::next_evaluation(&place.machine, &identity), None);
     let status = compliance::Standing::of(&place.machine, &identity).expect("a policy");
     assert!(status.problem.expect("a problem").contains("expired"));
     place.site.records().away = false;
