@@ -79,6 +79,52 @@ agent check-in --root "$mac" | sed 's/^/    /'
 "$perennial" device list | sed 's/^/    /'
 agent status --root "$mac" | sed 's/^/    /'
 
+say "A baseline finds what is wrong on the client, and mends it"
+mkdir -p "$mac/Users/Shared"
+echo "salaries" >"$mac/Users/Shared/payroll.csv"
+chmod 666 "$mac/Users/Shared/payroll.csv"
+echo 'stat -c %a "$PERENNIAL_ROOT/Users/Shared/payroll.csv"' >"$work/discovery.sh"
+echo 'chmod 600 "$PERENNIAL_ROOT/Users/Shared/payroll.csv"' >"$work/remediation.sh"
+"$perennial" ci create "Payroll is private" --type Linux --discovery "$work/discovery.sh" \
+    --remediation "$work/remediation.sh" --data-type string --operator equals --value 600 --remediate >/dev/null
+"$perennial" baseline create "Office" --ci "Payroll is private" >/dev/null
+"$perennial" deployment create --baseline "Office" --collection "All Devices" --remediate >/dev/null
+assigned() { agent check-in --root "$mac" >/dev/null && agent status --root "$mac" | grep -q Office; }
+until_seen "the deployment on the client" assigned
+agent evaluate --root "$mac" 2>/dev/null | sed 's/^/    /'
+[ "$(stat -c %a "$mac/Users/Shared/payroll.csv")" = 600 ] || fail "the file is private"
+"$perennial" compliance device "$smsid" --all >"$work/complies"
+grep -q remediated "$work/complies" || fail "remediated, on the site"
+"$perennial" compliance summary | sed 's/^/    /'
+
+say "The incumbent's way to a new certificate: Remove SMSID for Mac, then CMEnroll"
+name="Remove SMSID for Mac"
+echo 'defaults read com.microsoft.ccmclient SMSID' >"$work/discovery.sh"
+echo 'defaults delete com.microsoft.ccmclient SMSID' >"$work/remediation.sh"
+"$perennial" ci create "$name" --type macOS --type Linux --discovery "$work/discovery.sh" \
+    --remediation "$work/remediation.sh" --data-type string --operator equals --remediate \
+    --value "The domain/default pair of (com.microsoft.ccmclient, SMSID) does not exist" >/dev/null
+"$perennial" baseline create "$name" --ci "$name" >/dev/null
+"$perennial" collection create "Must renew" >/dev/null
+"$perennial" collection add "Must renew" "$smsid" >/dev/null
+"$perennial" deployment create --baseline "$name" --collection "Must renew" --remediate >/dev/null
+assigned() { agent check-in --root "$mac" >/dev/null && agent status --root "$mac" | grep -q "$name"; }
+until_seen "the deployment on the client" assigned
+agent evaluate "$name" --root "$mac" 2>/dev/null | sed 's/^/    /'
+printf 'demo password' | tool CMEnroll -s "$devices" -u ann -pin "$pin" --password-stdin >/dev/null
+old=$smsid
+smsid=$(status_of "$mac" | field smsid)
+serial=$(status_of "$mac" | field serial)
+[ "$smsid" != "$old" ] || fail "a new identifier"
+see "SMSID before: $old"
+see "SMSID now:    $smsid"
+"$perennial" device show "$old" --json | grep -q '"obsolete"' || fail "the old record is obsolete"
+see "the old record is obsolete; its history is read from the new one"
+# The new record takes the old one's places in collections: the work is done, so the deployment goes.
+"$perennial" deployment delete 2 --yes >/dev/null
+gone() { agent check-in --root "$mac" >/dev/null && ! agent status --root "$mac" | grep -q "$name"; }
+until_seen "the end of the deployment on the client" gone
+
 say "Bob's computer enrolls too, and then lies in a drawer"
 printf 'demo password' | agent enroll --root "$drawer" -s "$devices" -u bob --pin "$pin" --password-stdin >/dev/null
 [ "$("$perennial" certificate list --expiring-within 45d --csv | wc -l)" = 1 ] || fail "nothing expires yet"
@@ -107,7 +153,7 @@ serial=$(status_of "$mac" | field serial)
 tool CMUninstall -c >"$work/left"
 sed 's/^/    /' "$work/left"
 grep -q 'is retired' "$work/left" || fail "the device is retired"
-[ -z "$(find "$mac" -mindepth 1)" ] || fail "nothing of the client is left"
+[ -z "$(find "$mac" -mindepth 1 -not -path "$mac/Users*")" ] || fail "nothing of the client is left"
 see "left behind: nothing"
 wait "$daemon_pid" || fail "the daemon ended well"
 daemon_pid=

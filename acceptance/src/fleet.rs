@@ -156,6 +156,7 @@ impl World {
             crl_lifetime: Period::from_days(7),
             crl_url: None,
             excluded_hardware_uuids: Vec::new(),
+            policy_lifetime: "30d".parse().expect("a period"),
             deleted_device_retention: Period::from_days(30),
         };
         let site = Site::open(&keys, store, settings, clock.clone(), Arc::new(SystemRng)).await?;

@@ -2,8 +2,10 @@
 //! a table of ratios and writes `target/bench.json`. Nothing here is a timed test: it measures.
 
 mod check_ins;
+mod compliance;
 mod evaluations;
 mod idle;
+mod memberships;
 mod peers;
 mod renewals;
 mod report;
@@ -25,7 +27,7 @@ fn main() -> Result<()> {
     let programs = programs.to_string_lossy().into_owned();
     if std::env::var_os("PERENNIAL_PROGRAMS").is_none() {
         let status = std::process::Command::new(&own)
-            .args(std::env::args_os().skip(1))
+            .args(std::env::args().skip(1))
             .env("PERENNIAL_PROGRAMS", programs)
             .status()?;
         std::process::exit(status.code().unwrap_or(1));
@@ -37,21 +39,28 @@ fn main() -> Result<()> {
     let mut report = Report::new();
     // All of them, or those that are named.
     let named: Vec<String> = std::env::args().skip(1).collect();
-    let is_asked = |what: &str| named.is_empty() || named.iter().any(|name| name == what);
-    let measures: [(&str, &dyn Fn(&mut Report) -> Result<()>); 4] = [
-        ("silent renewals", &|report| {
-            runtime.block_on(renewals::measure(report))
-        }),
-        ("cold check-ins", &|report| {
-            runtime.block_on(check_ins::measure(report))
-        }),
-        ("the idle agent", &idle::measure),
-        ("evaluations", &evaluations::measure),
-    ];
-    for (what, measure) in measures {
-        if is_asked(what)
-            && let Err(error) = measure(&mut report)
-        {
+    for what in [
+        "renewals",
+        "check-ins",
+        "memberships",
+        "results",
+        "history",
+        "evaluations",
+        "idle",
+    ] {
+        if !named.is_empty() && !named.iter().any(|name| name == what) {
+            continue;
+        }
+        let measured = match what {
+            "renewals" => runtime.block_on(renewals::measure(&mut report)),
+            "check-ins" => runtime.block_on(check_ins::measure(&mut report)),
+            "memberships" => runtime.block_on(memberships::measure(&mut report)),
+            "results" => runtime.block_on(compliance::measure_intake(&mut report)),
+            "history" => runtime.block_on(compliance::measure_history(&mut report)),
+            "evaluations" => evaluations::measure(&mut report),
+            _ => idle::measure(&mut report),
+        };
+        if let Err(error) = measured {
             report.not_measured(what, &format!("{error:#}"));
         }
     }

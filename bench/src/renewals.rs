@@ -140,7 +140,7 @@ async fn send_all(mut connection: Connection, requests: Vec<Request>) -> Result<
 }
 
 /// Commits since the server's start, as it counts them itself.
-async fn commits(server: &Server) -> Result<f64> {
+pub async fn commits(server: &Server) -> Result<f64> {
     let trust = transport::Trust::Pinned {
         pin: server.pin,
         check_name: true,

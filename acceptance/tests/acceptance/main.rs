@@ -2,6 +2,8 @@
 
 mod certificates;
 mod collections;
+mod compliance_objects;
+mod complying;
 mod crashes;
 mod enrolling;
 mod fleet;
@@ -14,6 +16,7 @@ mod power_cuts;
 mod recovering;
 mod refusing;
 mod reminding;
+mod renew_manually;
 mod renewal_windows;
 mod renewing;
 mod serving;

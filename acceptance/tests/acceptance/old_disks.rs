@@ -48,7 +48,9 @@ fn an_old_disk_image_is_refused_and_raises_one_alert() -> Result<()> {
     until("the alert was raised three times", || {
         is_refused("check-in")?;
         is_refused("renew")?;
-        Ok(alerts()?.first().is_some_and(|alert| alert["times"] == 3))
+        // Two of them may fall into two minutes on a slow machine: three can be passed over.
+        let times = alerts()?.first().and_then(|alert| alert["times"].as_i64());
+        Ok(times >= Some(3))
     })?;
     let open = alerts()?;
     assert_eq!(open.len(), 1, "{open:?}");

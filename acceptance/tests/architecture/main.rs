@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("transport", &["domain", "x509"]),
     ("authority", &["domain", "x509"]),
     ("directory", &["domain"]),
-    ("store", &["domain"]),
+    ("store", &["domain", "protocol"]),
     (
         "site",
         &[

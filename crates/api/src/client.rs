@@ -1,6 +1,8 @@
 //! The typed client of the API: what the administrator's command line talks through.
 
-use domain::{CollectionName, DeviceId, Period, RevocationReason, SerialNumber};
+mod compliance;
+
+use domain::{CollectionName, CollectionRules, DeviceId, Period, RevocationReason, SerialNumber};
 use protocol::Problem;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,6 +10,11 @@ use site::AuditProof;
 use transport::{Client, Method, Request, TransportError};
 use zeroize::Zeroizing;
 
+use crate::results::{
+    AtQuery, DeployedDevice, DeployedDeviceQuery, DeploymentQuery, DeploymentStanding,
+    DeviceDeployment, DeviceRule, FlappingQuery, FlappingRule, HistoryQuery, RuleInterval,
+    RuleStanding, StandingAt,
+};
 use crate::types::*;
 
 /// A site's API, with an administrator's token.
@@ -184,6 +191,24 @@ impl ApiClient {
             .await
     }
 
+    pub async fn set_collection_rules(
+        &self,
+        name: &CollectionName,
+        rules: &CollectionRules,
+    ) -> Result<CollectionDetail> {
+        self.ask(Method::PUT, &collection_path(name, "/rules"), Some(rules))
+            .await
+    }
+
+    pub async fn preview_collection(&self, preview: &NewPreview) -> Result<Preview> {
+        self.ask(Method::POST, "/api/v1/collection-preview", Some(preview))
+            .await
+    }
+
+    pub async fn collection_fields(&self) -> Result<Vec<FilterField>> {
+        self.get("/api/v1/collection-fields", &()).await
+    }
+
     pub async fn delete_collection(&self, name: &CollectionName) -> Result<()> {
         self.tell(Method::DELETE, &collection_path(name, ""), None::<&()>)
             .await
@@ -270,6 +295,59 @@ impl ApiClient {
     ) -> Result<List<AuditEntry>> {
         let path = format!("/api/v1/devices/{device}/export/events");
         self.get(&path, query).await
+    }
+
+    pub async fn compliance_summary(
+        &self,
+        query: &DeploymentQuery,
+    ) -> Result<List<DeploymentStanding>> {
+        self.get("/api/v1/compliance/summary", query).await
+    }
+
+    pub async fn compliance_rules(&self, deployment: i64) -> Result<Vec<RuleStanding>> {
+        let path = format!("/api/v1/compliance/deployments/{deployment}/rules");
+        self.get(&path, &()).await
+    }
+
+    pub async fn deployed_devices(
+        &self,
+        deployment: i64,
+        query: &DeployedDeviceQuery,
+    ) -> Result<List<DeployedDevice>> {
+        let path = format!("/api/v1/compliance/deployments/{deployment}/devices");
+        self.get(&path, query).await
+    }
+
+    pub async fn compliance_at(&self, deployment: i64, query: &AtQuery) -> Result<StandingAt> {
+        let path = format!("/api/v1/compliance/deployments/{deployment}/at");
+        self.get(&path, query).await
+    }
+
+    pub async fn device_deployments(&self, device: DeviceId) -> Result<Vec<DeviceDeployment>> {
+        let path = format!("/api/v1/compliance/devices/{device}/deployments");
+        self.get(&path, &()).await
+    }
+
+    pub async fn device_rules(
+        &self,
+        device: DeviceId,
+        query: &PageQuery,
+    ) -> Result<List<DeviceRule>> {
+        let path = format!("/api/v1/compliance/devices/{device}/rules");
+        self.get(&path, query).await
+    }
+
+    pub async fn rule_history(
+        &self,
+        device: DeviceId,
+        query: &HistoryQuery,
+    ) -> Result<List<RuleInterval>> {
+        let path = format!("/api/v1/compliance/devices/{device}/history");
+        self.get(&path, query).await
+    }
+
+    pub async fn flapping_rules(&self, query: &FlappingQuery) -> Result<Vec<FlappingRule>> {
+        self.get("/api/v1/compliance/flapping", query).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T> {

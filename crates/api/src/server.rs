@@ -2,8 +2,11 @@
 //! and in each role.
 
 mod collections;
+mod compliance;
 mod identity;
+mod policy;
 mod renewal_windows;
+mod results;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
@@ -40,8 +43,10 @@ const fn route(method: &'static str, path: &'static str, action: Option<Action>)
     }
 }
 
-/// Every route of this face.
-pub const ROUTES: &[Route] = &[
+/// Every route of this face, by topic.
+pub const ROUTES: &[&[Route]] = &[OF_THIS_FILE, compliance::ROUTES, policy::ROUTES];
+
+const OF_THIS_FILE: &[Route] = &[
     route("GET", "/api/v1/users", Some(Action::ReadAccounts)),
     route("POST", "/api/v1/users", Some(Action::ManageAccounts)),
     route(
@@ -124,6 +129,18 @@ pub const ROUTES: &[Route] = &[
         Some(Action::ManageCollections),
     ),
     route(
+        "PUT",
+        "/api/v1/collections/{name}/rules",
+        Some(Action::ManageCollections),
+    ),
+    // This one takes ReadDevices as well.
+    route(
+        "POST",
+        "/api/v1/collection-preview",
+        Some(Action::ReadCollections),
+    ),
+    route("GET", "/api/v1/collection-fields", None),
+    route(
         "GET",
         "/api/v1/collections/{name}/members",
         Some(Action::ReadCollections),
@@ -185,6 +202,47 @@ pub const ROUTES: &[Route] = &[
         "/api/v1/devices/{device}/export/events",
         Some(Action::ReadAudit),
     ),
+    // Those about devices take ReadDevices as well.
+    route(
+        "GET",
+        "/api/v1/compliance/summary",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/deployments/{number}/rules",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/deployments/{number}/devices",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/deployments/{number}/at",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/devices/{device}/deployments",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/devices/{device}/rules",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/devices/{device}/history",
+        Some(Action::ReadCompliance),
+    ),
+    route(
+        "GET",
+        "/api/v1/compliance/flapping",
+        Some(Action::ReadCompliance),
+    ),
 ];
 
 const BODY_LIMIT: usize = 1 << 20;
@@ -220,8 +278,11 @@ pub fn routes(site: Site) -> Router {
         .route("/api/v1/audit/verify", get(verify_audit))
         .route("/api/v1/crl", get(crl))
         .merge(collections::routes())
+        .merge(compliance::routes())
         .merge(identity::routes())
+        .merge(policy::routes())
         .merge(renewal_windows::routes())
+        .merge(results::routes())
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }

@@ -1,16 +1,21 @@
 //! What goes over the wire, in both directions.
 
+pub(crate) mod compliance;
+
 use data_encoding::{BASE64, HEXLOWER};
+use std::collections::BTreeSet;
+
+use domain::filter::FieldHelp;
 use domain::{
-    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState,
-    ExplanationUrl, HardwareUuid, Period, RenewalScope, RevocationReason, SerialNumber, Smsid,
-    Timestamp,
+    AlertKind, CertificateState, CollectionName, CollectionRules, DeviceFacts, DeviceId,
+    DeviceState, ExplanationUrl, Filter, HardwareUuid, Period, RenewalScope, RevocationReason,
+    SerialNumber, Smsid, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use site::{
     Alert, AuditEvent, Certificate, ClaimedDevice, Collection, Device,
-    DeviceConflict as FoundConflict, RenewalOrder, RenewalProgress,
+    DeviceConflict as FoundConflict, MembersChanged, RenewalOrder, RenewalProgress,
 };
 
 /// Part of a list.
@@ -112,6 +117,17 @@ pub struct DeviceDetail {
     /// Until when one renewal after expiry is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_allowed_until: Option<Timestamp>,
+    /// The policy that it said it has, and why it does not run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<ReportedPolicy>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReportedPolicy {
+    /// Epoch and counter.
+    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 impl From<Device> for DeviceDetail {
@@ -126,6 +142,10 @@ impl From<Device> for DeviceDetail {
             facts: device.facts,
             renewal_allowed_until: device.renewal_allowed_until,
             successor: device.successor,
+            policy: device.policy.map(|policy| ReportedPolicy {
+                version: policy.version.to_string(),
+                problem: policy.problem,
+            }),
         }
     }
 }
@@ -165,7 +185,12 @@ pub struct AlertQuery {
 pub struct AlertDetail {
     pub number: i64,
     pub kind: AlertKind,
-    pub device: DeviceId,
+    /// What it is about: a device, or a deployment.
+    pub device: Option<DeviceId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<i64>,
+    /// The same in words.
+    pub about: String,
     pub host_name: String,
     pub detail: String,
     pub first_at: Timestamp,
@@ -180,6 +205,11 @@ impl From<Alert> for AlertDetail {
             number: alert.number,
             kind: alert.kind,
             device: alert.device,
+            deployment: alert.deployment,
+            about: match alert.deployment {
+                Some(number) => format!("deployment {number}"),
+                None => alert.host_name.clone(),
+            },
             host_name: alert.host_name,
             detail: alert.detail,
             first_at: alert.first_at,
@@ -306,17 +336,61 @@ pub struct CrlDetail {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CollectionDetail {
     pub name: CollectionName,
+    /// `built-in`, or what chooses its members, joined by `+`: `direct`, `query`, `include`, `exclude`.
+    pub kind: String,
     pub members: i64,
-    pub created_at: Timestamp,
+    /// While its members are worked out: how many of a hundred devices were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluated: Option<u8>,
+    /// Devices that are named.
+    pub direct: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_to: Option<CollectionName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<Filter>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub include: BTreeSet<CollectionName>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub exclude: BTreeSet<CollectionName>,
+    /// None for a built-in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
 }
 
 impl From<Collection> for CollectionDetail {
     fn from(collection: Collection) -> Self {
         Self {
+            kind: kind(&collection),
             name: collection.name,
             members: collection.members,
+            evaluated: collection.evaluated,
+            direct: collection.named,
+            limited_to: collection.limited_to,
+            query: collection.query,
+            include: collection.include,
+            exclude: collection.exclude,
             created_at: collection.created_at,
         }
+    }
+}
+
+fn kind(collection: &Collection) -> String {
+    if collection.created_at.is_none() {
+        return "built-in".to_owned();
+    }
+    let rules = [
+        ("direct", collection.named > 0),
+        ("query", collection.query.is_some()),
+        ("include", !collection.include.is_empty()),
+        ("exclude", !collection.exclude.is_empty()),
+    ];
+    let words: Vec<_> = rules
+        .into_iter()
+        .filter_map(|(word, there)| there.then_some(word))
+        .collect();
+    match words.is_empty() {
+        true => "direct".to_owned(),
+        false => words.join("+"),
     }
 }
 
@@ -324,6 +398,47 @@ impl From<Collection> for CollectionDetail {
 #[serde(deny_unknown_fields)]
 pub struct NewCollection {
     pub name: CollectionName,
+    #[serde(default)]
+    pub rules: CollectionRules,
+}
+
+/// A query that is tried.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPreview {
+    pub query: Filter,
+    /// None: All Devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_to: Option<CollectionName>,
+}
+
+/// Whom a query means.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Preview {
+    pub devices: i64,
+    /// The first few by their names.
+    pub first: Vec<DeviceDetail>,
+}
+
+/// A field of the filter language.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FilterField {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub meaning: String,
+    pub example: String,
+}
+
+impl From<FieldHelp> for FilterField {
+    fn from(help: FieldHelp) -> Self {
+        Self {
+            name: help.name.to_owned(),
+            kind: help.kind.to_owned(),
+            meaning: help.meaning.to_owned(),
+            example: help.example.to_owned(),
+        }
+    }
 }
 
 /// Devices that join a collection or leave it.
@@ -335,8 +450,21 @@ pub struct Devices {
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Changed {
-    /// How many joined or left just now.
+    /// How many are named now, or are not any more.
     pub changed: u64,
+    /// How many of the named ones are no members all the same: the limiting collection does not have
+    /// them, or an excluded one does.
+    #[serde(default)]
+    pub outside: u64,
+}
+
+impl From<MembersChanged> for Changed {
+    fn from(members: MembersChanged) -> Self {
+        Self {
+            changed: members.changed,
+            outside: members.outside,
+        }
+    }
 }
 
 /// An order about when certificates are renewed.

@@ -14,7 +14,7 @@ use x509::{Certificate, PrivateKey};
 
 pub use files::{FileError, make_folder, put_in_place, read_secret, write_public, write_secret};
 pub use issue::{ClientTemplate, CrlTemplate, Revoked, ServerKey};
-pub use policy::{PolicySigner, create_policy_key};
+pub use policy::{PolicyKey, PolicySigner, create_policy_key};
 
 /// Life of a site's root: 20 years.
 const ROOT_DAYS: i64 = 20 * 365;

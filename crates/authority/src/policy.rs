@@ -1,7 +1,9 @@
 //! The key that signs policy. It is not a CA's: who has it can tell devices what to run, and can make
 //! no identity. Only nodes that sign policy hold it.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use domain::{Clock, Rng, Timestamp};
 use rcgen::{ExtendedKeyUsagePurpose, Issuer, KeyPair};
@@ -73,6 +75,65 @@ impl PolicySigner {
     pub fn not_after(&self) -> Timestamp {
         self.chain[0].not_after()
     }
+}
+
+/// The policy key of a running node. One that takes its place on disk is taken into use at the next
+/// signature, without a restart; one that is taken away is used no more.
+pub struct PolicyKey {
+    folder: PathBuf,
+    current: Mutex<Opened>,
+}
+
+struct Opened {
+    file: Option<FileStamp>,
+    signer: Option<Arc<PolicySigner>>,
+}
+
+/// Which file it was: another one has another number or another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+impl PolicyKey {
+    /// # Errors
+    /// When the file is readable by others, or not what it should be.
+    pub fn open(folder: &Path) -> Result<Self, AuthorityError> {
+        let file = stamp(folder);
+        let signer = PolicySigner::open(folder)?.map(Arc::new);
+        Ok(Self {
+            folder: folder.to_owned(),
+            current: Mutex::new(Opened { file, signer }),
+        })
+    }
+
+    /// The key as it is now, and whether it is another one than at the last call; none on a node that
+    /// does not sign.
+    ///
+    /// # Errors
+    /// When a file that is new is readable by others, or not what it should be.
+    pub fn current(&self) -> Result<(Option<Arc<PolicySigner>>, bool), AuthorityError> {
+        let mut current = self.current.lock().expect("no holder panics");
+        let file = stamp(&self.folder);
+        if file == current.file {
+            return Ok((current.signer.clone(), false));
+        }
+        // An error leaves what is remembered as it was, so that the next call looks again.
+        let signer = PolicySigner::open(&self.folder)?.map(Arc::new);
+        *current = Opened { file, signer };
+        Ok((current.signer.clone(), true))
+    }
+}
+
+fn stamp(folder: &Path) -> Option<FileStamp> {
+    let found = std::fs::metadata(folder.join(FILE)).ok()?;
+    Some(FileStamp {
+        device: found.dev(),
+        inode: found.ino(),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
 }
 
 /// Makes a policy key and its certificate in `folder`, in the place of another one. Needs the root's
@@ -220,5 +281,24 @@ mod tests {
         }
         std::fs::remove_file(folder.path().join(FILE)).expect("removed");
         assert!(PolicySigner::open(folder.path()).expect("opens").is_none());
+    }
+
+    #[test]
+    fn a_running_node_takes_the_new_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        site(folder.path());
+        let key = PolicyKey::open(folder.path()).expect("opens");
+        let certificate = || {
+            let (signer, changed) = key.current().expect("reads");
+            (signer.map(|signer| signer.chain()[0].to_vec()), changed)
+        };
+        let (old, changed) = certificate();
+        assert!(old.is_some() && !changed);
+        create_policy_key(folder.path(), "Test", &Fixed, &Fixed).expect("a new key");
+        let (new, changed) = certificate();
+        assert!(new.is_some() && new != old && changed);
+        assert!(!certificate().1);
+        std::fs::remove_file(folder.path().join(FILE)).expect("removed");
+        assert_eq!(certificate(), (None, true));
     }
 }

@@ -9,6 +9,7 @@ mod collection;
 pub mod compliance;
 mod device;
 pub mod fault;
+pub mod filter;
 mod hardware;
 mod identifier;
 mod name;
@@ -22,9 +23,15 @@ pub mod wizard;
 
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
-pub use collection::{CollectionName, InvalidCollectionName};
-pub use compliance::{BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity};
+pub use collection::{
+    BuiltInCollection, Circle, CollectionName, CollectionRules, Collections, Deployed,
+    InvalidCollectionName, Rules,
+};
+pub use compliance::{
+    BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity, StateCounts,
+};
 pub use device::DeviceFacts;
+pub use filter::{Filter, InvalidFilter};
 pub use hardware::{HardwareUuid, InvalidHardwareUuid};
 pub use identifier::{
     DeviceId, InvalidIdentifier, KeyDigest, Pin, SerialNumber, Smsid, TokenDigest,
@@ -39,6 +46,6 @@ pub use renewal::{
 pub use renewal_order::{ExplanationUrl, InvalidExplanationUrl, InvalidOrder, RenewalScope};
 pub use role::{Action, Role};
 pub use state::{
-    AfterExpiry, AlertKind, CertificateState, DeviceState, DeviceTransition, RevocationReason,
-    TransitionRefused, UnknownWord,
+    AfterExpiry, AlertKind, CertificateState, CommandKind, CommandState, DeviceState,
+    DeviceTransition, RevocationReason, TransitionRefused, UnknownWord,
 };

@@ -34,6 +34,16 @@ words! {
         ManageCollections = "manage-collections",
         MoveRenewalWindows = "move-renewal-windows",
         MergeDevices = "merge-devices",
+        ReadCompliance = "read-compliance",
+        /// Configuration items, baselines and exemptions.
+        ManageCompliance = "manage-compliance",
+        Deploy = "deploy",
+        /// To tell a device to renew, to evaluate or to check in now.
+        RunCommands = "run-commands",
+        /// To run a script of a configuration item on a device, once.
+        TestScripts = "test-scripts",
+        UninstallClients = "uninstall-clients",
+        ManagePolicy = "manage-policy",
     }
 }
 
@@ -59,11 +69,19 @@ impl Role {
                     | ManageCollections
                     | MoveRenewalWindows
                     | MergeDevices
+                    | ReadCompliance
+                    | RunCommands
             ),
             Role::HelpDesk => {
                 matches!(
                     action,
-                    ReadDevices | ReadCertificates | ReadCollections | ReadAlerts | AllowRenewal
+                    ReadDevices
+                        | ReadCertificates
+                        | ReadCollections
+                        | ReadAlerts
+                        | AllowRenewal
+                        | ReadCompliance
+                        | RunCommands
                 )
             }
             Role::ComplianceSettingsManager => {
@@ -74,6 +92,11 @@ impl Role {
                         | ReadAlerts
                         | ReadCollections
                         | ManageCollections
+                        | ReadCompliance
+                        | ManageCompliance
+                        | Deploy
+                        | RunCommands
+                        | TestScripts
                 )
             }
             Role::ReadOnlyAnalyst => {
@@ -85,6 +108,7 @@ impl Role {
                         | ReadAudit
                         | ReadAlerts
                         | ReadCollections
+                        | ReadCompliance
                 )
             }
         }

@@ -10,6 +10,10 @@
 //! certificate:  valid ──a newer one was used──▶ superseded
 //!               valid, superseded ──revoke──▶ revoked         (the end)
 //!               "expired" is not a state: it is a question of the date.
+//!
+//! command:      waiting ──the device did it──▶ done             (the end)
+//!               waiting ──the device could not──▶ failed        (the end)
+//!               waiting ──its time passed──▶ expired            (the end)
 //! ```
 
 /// A word that names no state of the asked kind.
@@ -134,6 +138,31 @@ words! {
     AlertKind {
         /// Somebody has a copy of an old disk, or restored one.
         SupersededCertificateUsed = "superseded-certificate-used",
+        /// A device does not run its policy, or refused a list.
+        PolicyRefused = "policy-refused",
+        /// At the moment that an administrator set for a deployment, too few devices were compliant.
+        ComplianceBelow = "compliance-below",
+    }
+}
+
+words! {
+    /// What a command tells a device to do.
+    CommandKind {
+        Renew = "renew",
+        Evaluate = "evaluate",
+        CheckIn = "check-in",
+        Uninstall = "uninstall",
+        TestScript = "test-script",
+    }
+}
+
+words! {
+    /// What became of a command.
+    CommandState {
+        Waiting = "waiting",
+        Done = "done",
+        Failed = "failed",
+        Expired = "expired",
     }
 }
 

@@ -3,16 +3,18 @@
 //! told to everybody who knows it.
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Extension, Path, State};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Path, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use data_encoding::BASE64;
 use protocol::{
-    BODY_LIMIT, CHECK_IN_PATH, Challenge, CheckIn, CheckInAnswer, LEAVE_PATH, Leave, LeaveAnswer,
-    PROBLEM_TYPE, Problem, ProblemKind, RENEW_EXPIRED_PATH, RENEWAL_INFO_PATH, RenewExpired,
-    RenewalInfo, RenewedExpired,
+    BODY_LIMIT, BodyHash, CHECK_IN_PATH, COMMAND_PATH, Challenge, CheckIn, CheckInAnswer,
+    CommandId, CommandResult, LEAVE_PATH, Leave, LeaveAnswer, POLICY_BODY_PATH, POLICY_PATH,
+    PROBLEM_TYPE, Problem, ProblemKind, RENEW_EXPIRED_PATH, RENEWAL_INFO_PATH, RESULTS_LIMIT,
+    RESULTS_PATH, RenewExpired, RenewalInfo, RenewedExpired, ResultReceipt, ResultReport,
+    SignedDocument,
 };
 use site::{Error, Peer, Site};
 
@@ -25,6 +27,14 @@ pub fn routes(site: Site) -> Router {
             get(renewal_info),
         )
         .route(RENEW_EXPIRED_PATH, get(challenge).post(renew_expired))
+        .route(POLICY_PATH, get(policy_list))
+        .route(&format!("{POLICY_BODY_PATH}/{{hash}}"), get(policy_body))
+        .route(&format!("{COMMAND_PATH}/{{id}}"), post(end_command))
+        .route(
+            RESULTS_PATH,
+            // The innermost limit counts.
+            post(results).layer(DefaultBodyLimit::max(RESULTS_LIMIT)),
+        )
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(site)
 }
@@ -53,6 +63,19 @@ async fn leave(
     Ok(Json(site.leave(&device, leave).await?))
 }
 
+/// The body is large: it is not read before the device is known to be a good one.
+async fn results(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Json<ResultReceipt>, Refusal> {
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
+    let Json(report): Json<ResultReport> = Json::from_request(request, &()).await?;
+    Ok(Json(site.report_results(device, report).await?))
+}
+
 /// RFC 9773 section 4: for whoever knows the certificate, without authentication.
 async fn renewal_info(
     State(site): State<Site>,
@@ -79,6 +102,53 @@ async fn renew_expired(
         certificate: BASE64.encode(&issued.der),
         time: issued.time,
     }))
+}
+
+async fn policy_list(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedDocument>), Refusal> {
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
+    let list = site.policy_list(&device).await?;
+    // It is for one device, and another one a moment later.
+    let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok((headers, Json(list)))
+}
+
+async fn policy_body(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    Path(hash): Path<String>,
+) -> Result<([(HeaderName, HeaderValue); 1], Json<SignedDocument>), Refusal> {
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
+    let hash: BodyHash = hash.parse().map_err(invalid)?;
+    let body = site.policy_body(&device, hash).await?;
+    // What a hash names never changes.
+    let forever = HeaderValue::from_static("private, max-age=31536000, immutable");
+    Ok(([(header::CACHE_CONTROL, forever)], Json(body)))
+}
+
+async fn end_command(
+    State(site): State<Site>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    body: Result<Json<CommandResult>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let device = site
+        .authenticate_device(peer.certificate, peer.address)
+        .await?;
+    let id: CommandId = id.parse().map_err(invalid)?;
+    let Json(result) = body?;
+    site.end_command(&device, id, result).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn invalid(error: impl std::fmt::Display) -> Error {
+    Error::Invalid(error.to_string())
 }
 
 enum Refusal {

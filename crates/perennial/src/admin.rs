@@ -1,10 +1,17 @@
 //! The administrator's commands. All of them go through the REST API of a running site.
 
+mod baselines;
 mod collections;
+mod commands;
+mod compliance;
+mod configuration_items;
+mod deployments;
+mod exemptions;
 mod identity;
+mod policy;
 mod renewal_windows;
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -19,6 +26,7 @@ use transport::{Client, Trust};
 use x509::CertificateList;
 use zeroize::Zeroizing;
 
+use crate::cli::compliance::Policy;
 use crate::cli::{
     Administer, Alert, Audit, Certificate, Clock, Connection, Crl, Device, Format, User,
 };
@@ -26,6 +34,14 @@ use crate::folder::SiteFolder;
 use crate::output::{Column, done, list, print, record, to_the_second};
 
 pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result<()> {
+    // Keys are made where they lie, also while the site is not running.
+    if let Administer::Policy {
+        command: Policy::RotateKey { yes },
+        format,
+    } = command
+    {
+        return policy::rotate_key(connection, yes, format);
+    }
     let api = connect(connection)?;
     match command {
         Administer::User { command, format } => user(&api, command, format).await,
@@ -36,6 +52,12 @@ pub async fn run(connection: &Connection, command: Administer) -> anyhow::Result
         Administer::Clock { command, format } => clock(&api, command, format).await,
         Administer::Crl { command, format } => crl(&api, command, format).await,
         Administer::Collection { command, format } => collections::run(&api, command, format).await,
+        Administer::Ci { command, format } => configuration_items::run(&api, command, format).await,
+        Administer::Baseline { command, format } => baselines::run(&api, command, format).await,
+        Administer::Deployment { command, format } => deployments::run(&api, command, format).await,
+        Administer::Exemption { command, format } => exemptions::run(&api, command, format).await,
+        Administer::Policy { command, format } => policy::run(&api, command, format).await,
+        Administer::Compliance { command, format } => compliance::run(&api, command, format).await,
         Administer::RenewalWindow { command, format } => {
             renewal_windows::run(&api, command, format).await
         }
@@ -187,6 +209,8 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                 Column("Trust verified", "/facts/trust_verified"),
                 Column("Clock is behind by (s)", "/facts/clock_skew"),
                 Column("Renewal allowed until", "/renewal_allowed_until"),
+                Column("Policy", "/policy/version"),
+                Column("Policy problem", "/policy/problem"),
             ];
             let query = CertificateQuery {
                 device: Some(device.id),
@@ -197,6 +221,7 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                 let whole = serde_json::json!({
                     "device": device, "certificates": certificates,
                     "earlier_records": identity::earlier(api, device.id).await?,
+                    "commands": commands::latest(api, device.id).await?,
                 });
                 return print(&serde_json::to_string_pretty(&whole)?);
             }
@@ -218,6 +243,7 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
                     print("\nOpen alerts")?;
                     list(format, &alerts.items, &ALERT_LIST)?;
                 }
+                commands::print_latest(api, device.id, format).await?;
                 print("\nCertificates")?;
                 list(format, &certificates, &CERTIFICATE_LIST)?;
                 identity::print_earlier(api, device.id, format).await?;
@@ -255,6 +281,13 @@ async fn device(api: &ApiClient, command: Device, format: Format) -> anyhow::Res
             );
             done(format, &sentence, &allowed)
         }
+        Device::Command {
+            device,
+            command,
+            expires,
+            yes,
+        } => commands::give(api, &device, command, expires, yes, format).await,
+        Device::Commands { device } => commands::run(api, &device, format).await,
         Device::Revoke { device, reason } => {
             let revoked = api
                 .revoke_device(resolve(api, &device).await?, reason)
@@ -273,7 +306,7 @@ const ALERT_LIST: [Column; 6] = [
     Column("NUMBER", "/number"),
     Column("LAST", "/last_at"),
     Column("TIMES", "/times"),
-    Column("DEVICE", "/host_name"),
+    Column("ABOUT", "/about"),
     Column("ALERT", "/kind"),
     Column("DETAIL", "/detail"),
 ];
@@ -552,6 +585,36 @@ fn new_password(user: &str, from_stdin: bool) -> anyhow::Result<Zeroizing<String
         bail!("the two passwords differ; nothing was changed");
     }
     Ok(first)
+}
+
+/// Asks before something that has no way back, or that many computers feel.
+///
+/// # Errors
+/// When the answer is no, or nobody can answer here.
+fn confirm(question: &str, yes: bool) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody can answer here; say --yes: {question}");
+    }
+    let mut ask = std::io::stderr();
+    write!(ask, "{question} [y/N] ")?;
+    ask.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        bail!("nothing was changed");
+    }
+    Ok(())
+}
+
+/// A whole page of a list.
+fn whole_page(after: Option<String>) -> PageQuery {
+    PageQuery {
+        after,
+        limit: Some(1000),
+    }
 }
 
 /// What a command says in JSON when it did what it was asked and has nothing more to tell.

@@ -1,12 +1,14 @@
 //! The command line: words, options and their help.
 
+pub mod compliance;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{
-    CertificateState, CollectionName, DeviceState, ExplanationUrl, Period, Pin, RevocationReason,
-    SerialNumber, Timestamp,
+    BaselineName, CertificateState, CollectionName, ComplianceState, DeviceState, ExplanationUrl,
+    Filter, Period, Pin, RevocationReason, RuleName, SerialNumber, Timestamp,
 };
 use transport::ServerAddress;
 
@@ -38,7 +40,7 @@ pub enum Command {
     /// Run a site
     Serve(Serve),
     #[command(flatten)]
-    Administer(Administer),
+    Administer(Box<Administer>),
 }
 
 /// Makes a new site: its folder with keys, database, configuration, and the first administrator's
@@ -77,6 +79,7 @@ pub struct Connection {
         long,
         value_name = "DIR",
         global = true,
+        help_heading = "Connection",
         env = "PERENNIAL_SITE",
         conflicts_with = "server"
     )]
@@ -87,15 +90,21 @@ pub struct Connection {
         long,
         value_name = "HOST:PORT",
         global = true,
+        help_heading = "Connection",
         requires = "pin",
         requires = "token"
     )]
     pub server: Option<ServerAddress>,
     /// The site's pin, as `perennial serve` prints it.
-    #[arg(long, value_name = "sha256:…", global = true)]
+    #[arg(
+        long,
+        value_name = "sha256:…",
+        global = true,
+        help_heading = "Connection"
+    )]
     pub pin: Option<Pin>,
     /// A file that holds an access token.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Connection")]
     pub token: Option<PathBuf>,
 }
 
@@ -107,10 +116,10 @@ fn console_address(given: &str) -> Result<ServerAddress, transport::InvalidAddre
 #[derive(Args, Clone, Copy)]
 pub struct Format {
     /// Print JSON.
-    #[arg(long, global = true, conflicts_with = "csv")]
+    #[arg(long, global = true, conflicts_with = "csv", help_heading = "Output")]
     pub json: bool,
     /// Print comma-separated values (RFC 4180).
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub csv: bool,
 }
 
@@ -165,10 +174,53 @@ pub enum Administer {
         #[command(flatten)]
         format: Format,
     },
-    /// Collections: groups of devices that you name
+    /// Collections: groups of devices, named or found by rules
     Collection {
         #[command(subcommand)]
         command: Collection,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Configuration items: what you want to know of clients, and how it is mended
+    #[command(alias = "configuration-item")]
+    Ci {
+        #[command(subcommand)]
+        command: compliance::ConfigurationItem,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Configuration baselines: configuration items under one name
+    Baseline {
+        #[command(subcommand)]
+        command: compliance::Baseline,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Deployments: a baseline for the devices of a collection
+    Deployment {
+        #[command(subcommand)]
+        command: compliance::Deployment,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Exemptions: rules that some devices need not keep
+    Exemption {
+        #[command(subcommand)]
+        command: compliance::Exemption,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// The policy that devices get, and the key that signs it
+    Policy {
+        #[command(subcommand)]
+        command: compliance::Policy,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// How devices comply with baselines, now and before
+    Compliance {
+        #[command(subcommand)]
+        command: Compliance,
         #[command(flatten)]
         format: Format,
     },
@@ -237,6 +289,23 @@ pub enum Device {
         #[arg(long, value_name = "PERIOD", default_value = "30d")]
         within: Period,
     },
+    /// Tell a device to do something at its next check-in, once
+    ///
+    /// renew: renew the certificate now. evaluate: evaluate all deployments now. check-in: report
+    /// facts. uninstall: leave the site and remove the client.
+    Command {
+        device: String,
+        #[arg(value_enum)]
+        command: CommandWord,
+        /// When it is not done any more.
+        #[arg(long, value_name = "PERIOD", default_value = "7d")]
+        expires: Period,
+        /// Do not ask on the terminal (for uninstall).
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List the commands that a device was given, newest first, and what became of them
+    Commands { device: String },
     /// Retire a device and revoke all its certificates
     Revoke {
         device: String,
@@ -277,6 +346,15 @@ pub enum Device {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+}
+
+/// What `device command` tells a device.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CommandWord {
+    Renew,
+    Evaluate,
+    CheckIn,
+    Uninstall,
 }
 
 #[derive(Subcommand)]
@@ -355,22 +433,66 @@ pub enum Crl {
 
 #[derive(Subcommand)]
 pub enum Collection {
-    /// Make an empty collection
-    Create { name: CollectionName },
+    /// Make a collection
+    ///
+    /// Without a query and inclusions it has the devices that you add. Its limiting collection is All
+    /// Devices when you do not say another one.
+    #[command(after_help = QUERY_HELP)]
+    Create {
+        name: CollectionName,
+        /// Its limiting collection: only members of that one become members.
+        #[arg(long, value_name = "COLLECTION")]
+        limit_to: Option<CollectionName>,
+        /// Devices that this means become members.
+        #[arg(long, value_name = "EXPR")]
+        query: Option<Filter>,
+        /// Members of that collection become members (can be repeated).
+        #[arg(long, value_name = "COLLECTION")]
+        include: Vec<CollectionName>,
+        /// Members of that collection are no members, whatever else makes them so (can be repeated).
+        #[arg(long, value_name = "COLLECTION")]
+        exclude: Vec<CollectionName>,
+    },
+    /// Change a collection's rules; what you do not say stays
+    ///
+    /// Its members, and those of collections that depend on it, are found in the background: `collection
+    /// show` tells how far that is.
+    #[command(after_help = QUERY_HELP)]
+    Set {
+        name: CollectionName,
+        #[command(flatten)]
+        changes: RuleChanges,
+    },
     /// List collections
     List,
-    /// Show a collection and its members
+    /// Show a collection, its rules and its members
+    #[command(visible_alias = "rules")]
     Show { name: CollectionName },
+    /// List a collection's members
+    Members { name: CollectionName },
+    /// Count whom a query means, and show the first ones, without saving it
+    #[command(after_help = QUERY_HELP)]
+    Preview {
+        #[arg(long, value_name = "EXPR")]
+        query: Filter,
+        /// Among the members of that collection (default: All Devices).
+        #[arg(long, value_name = "COLLECTION")]
+        limit_to: Option<CollectionName>,
+    },
+    /// List what a query can ask for
+    Fields,
     /// Add devices to a collection
     ///
-    /// Devices that are members already stay. When one is unknown, it is named, and none of its
+    /// Devices that were added already stay. When one is unknown, it is named, and none of its
     /// request (1,000 devices) is added: mend the list and repeat.
     Add {
         name: CollectionName,
         #[command(flatten)]
         devices: DeviceList,
     },
-    /// Remove devices from a collection; the devices stay
+    /// Remove devices that were added to a collection; the devices stay
+    ///
+    /// Devices that are members by a query or an included collection stay members.
     Remove {
         name: CollectionName,
         #[command(flatten)]
@@ -378,6 +500,133 @@ pub enum Collection {
     },
     /// Delete a collection; its devices stay
     Delete { name: CollectionName },
+}
+
+const QUERY_HELP: &str = r#"A query compares fields:
+  'os.name == "macOS" && os.version < v"14.4"'
+  'certificate.days_left < 45 && !(user.name in ["ann", "bob"])'
+  'device.last_seen_days_ago >= 30 || device.last_seen_days_ago == null'
+`perennial collection fields` lists the fields; docs/filter-language.md has the grammar."#;
+
+/// What changes about a collection's rules.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+pub struct RuleChanges {
+    /// Another limiting collection.
+    #[arg(long, value_name = "COLLECTION")]
+    pub limit_to: Option<CollectionName>,
+    /// Another query.
+    #[arg(long, value_name = "EXPR", conflicts_with = "no_query")]
+    pub query: Option<Filter>,
+    /// No query any more.
+    #[arg(long)]
+    pub no_query: bool,
+    /// These collections are included, and no others (can be repeated).
+    #[arg(long, value_name = "COLLECTION", conflicts_with = "no_include")]
+    pub include: Vec<CollectionName>,
+    /// No collection is included any more.
+    #[arg(long)]
+    pub no_include: bool,
+    /// These collections are excluded, and no others (can be repeated).
+    #[arg(long, value_name = "COLLECTION", conflicts_with = "no_exclude")]
+    pub exclude: Vec<CollectionName>,
+    /// No collection is excluded any more.
+    #[arg(long)]
+    pub no_exclude: bool,
+}
+
+/// The states are: compliant; remediated (it was not, and the remediation mended it); non-compliant;
+/// remediation-failed; error (it could not be found out); not-applicable (made for another platform);
+/// exempt; unknown (not reported yet, or too long ago).
+#[derive(Subcommand)]
+pub enum Compliance {
+    /// Show how many devices comply with each deployment
+    ///
+    /// A device stands as the worst of the deployment's rules; remediated counts as compliant, and a
+    /// failed remediation as non-compliant. It is unknown until it has reported all rules, and again
+    /// when it has not evaluated for the deployment's stale time. PERCENT leaves out devices for
+    /// which nothing is applicable, and those that are exempt.
+    Summary {
+        /// One deployment, by its number.
+        #[arg(long, value_name = "NUMBER", conflicts_with = "baseline")]
+        deployment: Option<i64>,
+        /// The deployments of one baseline.
+        #[arg(long, value_name = "NAME")]
+        baseline: Option<BaselineName>,
+    },
+    /// Show how many devices of a deployment keep each rule
+    Rules {
+        #[arg(long, value_name = "NUMBER")]
+        deployment: i64,
+    },
+    /// List the devices of a deployment
+    Devices {
+        #[arg(long, value_name = "NUMBER")]
+        deployment: i64,
+        /// Only those in this state, such as non-compliant or unknown.
+        #[arg(long)]
+        state: Option<ComplianceState>,
+    },
+    /// Show what concerns a device: its deployments and rules, with what was found, and since when
+    Device {
+        /// Identifier (with or without GUID:) or host name.
+        device: String,
+        /// Compliant rules, too, and those that are not applicable.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show how rules stood on a device: since when, until when, and what became of it
+    ///
+    /// Newest first. `remediated` after `non-compliant` says that the remediation mended it. The
+    /// records that the device replaced are part of it.
+    History {
+        device: String,
+        /// Only the rules of this name.
+        #[arg(long, value_name = "NAME")]
+        rule: Option<RuleName>,
+    },
+    /// Show how a deployment stood at a moment in the past
+    ///
+    /// For the present members of its collection and its present rules: rules that a device had not
+    /// reported then are left out, and a device that had reported none of them is unknown. What was
+    /// remediated counts as compliant.
+    At {
+        /// A date (its end, UTC) such as 2026-03-31, or a moment such as 2026-03-31T12:00:00Z.
+        #[arg(value_name = "DATE")]
+        moment: Moment,
+        #[arg(long, value_name = "NUMBER")]
+        deployment: i64,
+    },
+    /// List rules that went back and forth most
+    ///
+    /// RETURNS counts how often a rule went back to the state before: something undoes what the
+    /// remediation, or a person, did. A rule that many devices came to keep has changes only.
+    Flapping {
+        /// Changes within this time: 30d, 12w.
+        #[arg(long, value_name = "PERIOD", default_value = "30d")]
+        within: Period,
+        /// Only the rules of one deployment.
+        #[arg(long, value_name = "NUMBER")]
+        deployment: Option<i64>,
+    },
+}
+
+/// A moment, or the end of a day.
+#[derive(Clone, Copy)]
+pub struct Moment(pub Timestamp);
+
+impl std::str::FromStr for Moment {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        // The second before midnight, UTC.
+        let end_of_day = || format!("{given}T23:59:59Z").parse::<Timestamp>();
+        given
+            .parse()
+            .or_else(|_| end_of_day())
+            .map(Self)
+            .map_err(|_| format!("`{given}` is no date; write 2026-03-31, or 2026-03-31T12:00:00Z"))
+    }
 }
 
 #[derive(Subcommand)]

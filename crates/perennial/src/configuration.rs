@@ -34,6 +34,9 @@ pub struct Configuration {
     /// Hardware UUIDs that several computers have: they are no reason to look closer.
     #[serde(default)]
     pub excluded_hardware_uuids: Vec<HardwareUuid>,
+    /// How long a device runs a policy list; it asks for a new one at half of it.
+    #[serde(default = "default_policy_lifetime")]
+    pub policy_lifetime: Period,
     /// How long the history of a deleted device is kept.
     #[serde(default = "default_deleted_device_retention")]
     pub deleted_device_retention: Period,
@@ -42,6 +45,10 @@ pub struct Configuration {
 }
 
 fn default_deleted_device_retention() -> Period {
+    Period::from_days(30)
+}
+
+fn default_policy_lifetime() -> Period {
     Period::from_days(30)
 }
 
@@ -73,6 +80,7 @@ impl Configuration {
             crl_lifetime: default_crl_lifetime(),
             crl_url: None,
             excluded_hardware_uuids: Vec::new(),
+            policy_lifetime: default_policy_lifetime(),
             deleted_device_retention: default_deleted_device_retention(),
             profile: EnrollmentProfile::default(),
         }
@@ -119,6 +127,13 @@ impl Configuration {
         at_least("check_in_interval", self.check_in_interval, 60)?;
         at_least("crl_lifetime", self.crl_lifetime, 3600)?;
         at_least("profile.validity", self.profile.validity, 600)?;
+        at_least("policy_lifetime", self.policy_lifetime, 86_400)?;
+        if self.policy_lifetime > Period::from_days(365) {
+            return Err(anyhow!(
+                "policy_lifetime = \"{}\" is too long; at most 365d",
+                self.policy_lifetime
+            ));
+        }
         // Each is a value in the statement that looks for conflicts.
         if self.excluded_hardware_uuids.len() > 1000 {
             return Err(anyhow!(
@@ -166,6 +181,7 @@ impl Configuration {
             crl_lifetime: self.crl_lifetime,
             crl_url: self.crl_url.clone(),
             excluded_hardware_uuids: self.excluded_hardware_uuids.clone(),
+            policy_lifetime: self.policy_lifetime,
             deleted_device_retention: self.deleted_device_retention,
         }
     }
@@ -240,6 +256,8 @@ mod tests {
         for line in [
             "check_in_interval = \"1s\"",
             "crl_lifetime = \"soon\"",
+            "policy_lifetime = \"1h\"",
+            "policy_lifetime = \"366d\"",
             "excluded_hardware_uuids = [\"none\"]",
             "[profile]\nvalidity = \"1m\"",
         ] {

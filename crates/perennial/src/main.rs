@@ -48,7 +48,7 @@ async fn run(cli: cli::Cli) -> anyhow::Result<()> {
     match cli.command {
         cli::Command::Init(arguments) => init::run(&folder()?, &arguments).await,
         cli::Command::Serve(arguments) => serve::run(&folder()?, &arguments).await,
-        cli::Command::Administer(command) => admin::run(&cli.connection, command).await,
+        cli::Command::Administer(command) => admin::run(&cli.connection, *command).await,
     }
 }
 

@@ -55,7 +55,7 @@ pub fn record<T: Serialize>(format: Format, item: &T, columns: &[Column]) -> any
         .max()
         .unwrap_or(0);
     for Column(heading, pointer) in columns {
-        let text = cell(&value, pointer);
+        let text = one_line(&cell(&value, pointer));
         if !text.is_empty() {
             print(&format!("{heading:<width$}  {text}"))?;
         }
@@ -91,14 +91,33 @@ fn cell(record: &Value, pointer: &str) -> String {
     }
 }
 
+/// A text of several lines without what would steer a terminal: devices are strangers.
+pub fn plain(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c,
+        hidden if hidden.is_control() => '\u{fffd}',
+        plain => plain,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The same in one line.
+fn one_line(text: &str) -> String {
+    plain(text.trim_end()).replace(['\n', '\t'], " ")
+}
+
 /// Nobody reads fractions.
 pub fn to_the_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 fn table(headings: &[String], rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|text| one_line(text)).collect())
+        .collect();
     let mut widths: Vec<usize> = headings.iter().map(String::len).collect();
-    for row in rows {
+    for row in &rows {
         for (width, text) in widths.iter_mut().zip(row) {
             *width = (*width).max(text.chars().count());
         }

@@ -271,3 +271,74 @@ pub struct PolicyState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{CheckIn, CheckInAnswer};
+
+    /// Reads a message of a released version, and sees that nothing of it is lost.
+    fn keeps<T: DeserializeOwned + Serialize>(message: &str) -> T {
+        let read: T = serde_json::from_str(message).expect("is read");
+        let written = serde_json::to_value(&read).expect("is written");
+        fn holds(written: &Value, told: &Value) {
+            match told {
+                Value::Object(fields) => {
+                    for (name, value) in fields {
+                        holds(&written[name], value);
+                    }
+                }
+                Value::Array(items) => {
+                    for (at, item) in items.iter().enumerate() {
+                        holds(&written[at], item);
+                    }
+                }
+                plain => assert_eq!(written, plain),
+            }
+        }
+        holds(
+            &written,
+            &serde_json::from_str(message).expect("a message in JSON"),
+        );
+        read
+    }
+
+    #[test]
+    fn messages_of_every_version_are_read() {
+        let list: PolicyList = keeps(include_str!("../golden/policy-list-1.json"));
+        assert_eq!(list.version.to_string(), "1.42");
+        let body: ItemBody = keeps(include_str!("../golden/policy-body-1.json"));
+        let names: Vec<_> = body
+            .rules()
+            .map(|(number, rule)| format!("{number} {}", rule.name))
+            .collect();
+        assert_eq!(names, ["11 Remove SMSID for Mac", "12 Idle"]);
+        let command: Command = keeps(include_str!("../golden/command-1.json"));
+        assert!(matches!(command.order, Order::TestScript { .. }));
+        keeps::<CommandResult>(include_str!("../golden/command-result-1.json"));
+        let document: SignedDocument = keeps(include_str!("../golden/signed-document-1.json"));
+        assert_eq!(document.payload_type, PayloadType::List);
+        keeps::<CheckIn>(include_str!("../golden/check-in-policy-1.json"));
+        let answer: CheckInAnswer = keeps(include_str!("../golden/check-in-answer-policy-1.json"));
+        assert_eq!(answer.commands.len(), 1);
+        for (order, word) in [
+            (Order::Renew, "renew"),
+            (Order::Evaluate, "evaluate"),
+            (Order::CheckIn, "check-in"),
+            (Order::Uninstall, "uninstall"),
+        ] {
+            assert_eq!(serde_json::to_value(order).expect("written"), word);
+        }
+    }
+
+    #[test]
+    fn what_is_signed_names_its_kind_and_its_length() {
+        assert_eq!(
+            signed_message(PayloadType::Body, b"{}"),
+            b"DSSEv1 52 application/vnd.perennial.policy-body+json;version=1 2 {}"
+        );
+    }
+}

@@ -41,6 +41,12 @@ impl StreamId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub fn bytes(&self) -> [u8; 16] {
+        let bytes = data_encoding::HEXLOWER.decode(self.0.as_bytes());
+        let bytes = bytes.ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.expect("it was read as 32 digits")
+    }
 }
 
 impl TryFrom<String> for StreamId {

@@ -1,7 +1,7 @@
 //! Collections: groups of devices that administrators make.
 
-use domain::{Action, CollectionName, DeviceId};
-use store::{Applied, Collection, Device, Kind};
+use domain::{Action, CollectionName, CollectionRules, DeviceId, Filter};
+use store::{Applied, Collection, CollectionPreview, Device, Kind};
 
 use crate::{Administrator, Error, Page, Result, Site};
 
@@ -9,23 +9,81 @@ use crate::{Administrator, Error, Page, Result, Site};
 /// entry.
 pub const MOST_MEMBERS_AT_ONCE: usize = 1_000;
 
+/// Devices that a preview shows.
+const PREVIEWED: u32 = 10;
+
+/// What naming devices did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MembersChanged {
+    /// How many are named now, or are not any more.
+    pub changed: u64,
+    /// How many of the named ones are no members all the same: the limiting collection does not have
+    /// them, or an excluded one does.
+    pub outside: u64,
+}
+
 impl Site {
+    /// Its members are found in the background.
+    ///
     /// # Errors
-    /// When the name is taken.
+    /// When the name is taken, or the rules name what is not there or make a circle.
     pub async fn create_collection(
         &self,
         by: &Administrator,
         name: CollectionName,
+        rules: CollectionRules,
     ) -> Result<Collection> {
         by.require(Action::ManageCollections)?;
-        let created_at = self.now();
-        let kind = Kind::CreateCollection { name: name.clone() };
+        let kind = Kind::CreateCollection {
+            name: name.clone(),
+            rules,
+        };
         self.commit(by.actor(), kind).await?;
-        Ok(Collection {
-            name,
-            created_at,
-            members: 0,
-        })
+        self.found(&name).await
+    }
+
+    /// Replaces its rules; the devices that it names stay. Its members are found in the background.
+    ///
+    /// # Errors
+    /// When there is no such collection, it is built in, or the rules name what is not there or make a
+    /// circle.
+    pub async fn set_collection_rules(
+        &self,
+        by: &Administrator,
+        name: CollectionName,
+        rules: CollectionRules,
+    ) -> Result<Collection> {
+        by.require(Action::ManageCollections)?;
+        let kind = Kind::SetCollectionRules {
+            name: name.clone(),
+            rules,
+        };
+        self.commit(by.actor(), kind).await?;
+        self.found(&name).await
+    }
+
+    /// Whom a query would mean now, without saving it. Looks at every device.
+    ///
+    /// # Errors
+    /// When there is no such limiting collection.
+    pub async fn preview_collection(
+        &self,
+        by: &Administrator,
+        query: &Filter,
+        limited_to: &CollectionName,
+    ) -> Result<CollectionPreview> {
+        by.require(Action::ReadCollections)?;
+        by.require(Action::ReadDevices)?;
+        let store = &self.0.store;
+        let found = store
+            .preview(query, limited_to, self.now(), PREVIEWED)
+            .await?;
+        let mut preview = found.ok_or_else(|| no_collection(limited_to))?;
+        preview
+            .first
+            .iter_mut()
+            .for_each(|device| self.add_last_seen(device));
+        Ok(preview)
     }
 
     /// # Errors
@@ -60,8 +118,12 @@ impl Site {
         name: &CollectionName,
     ) -> Result<Collection> {
         by.require(Action::ReadCollections)?;
+        self.found(name).await
+    }
+
+    async fn found(&self, name: &CollectionName) -> Result<Collection> {
         let found = self.0.store.collection(name).await?;
-        found.ok_or_else(|| Error::NotFound(format!("there is no collection `{name}`")))
+        found.ok_or_else(|| no_collection(name))
     }
 
     /// # Errors
@@ -86,7 +148,7 @@ impl Site {
         Ok(page)
     }
 
-    /// Returns how many became members: those that were members already do not count.
+    /// Names devices as members. Those that were named already do not count.
     ///
     /// # Errors
     /// When there is no such collection, or one of the devices is not there: then none was added.
@@ -95,7 +157,7 @@ impl Site {
         by: &Administrator,
         collection: CollectionName,
         devices: Vec<DeviceId>,
-    ) -> Result<u64> {
+    ) -> Result<MembersChanged> {
         by.require(Action::ManageCollections)?;
         check_number(&devices)?;
         let kind = Kind::AddMembers {
@@ -105,7 +167,7 @@ impl Site {
         Ok(changed(&self.commit(by.actor(), kind).await?))
     }
 
-    /// Returns how many were members.
+    /// Names devices as members no more. A query or an included collection may have them all the same.
     ///
     /// # Errors
     /// When there is no such collection.
@@ -114,7 +176,7 @@ impl Site {
         by: &Administrator,
         collection: CollectionName,
         devices: Vec<DeviceId>,
-    ) -> Result<u64> {
+    ) -> Result<MembersChanged> {
         by.require(Action::ManageCollections)?;
         check_number(&devices)?;
         let kind = Kind::RemoveMembers {
@@ -134,11 +196,16 @@ fn check_number(devices: &[DeviceId]) -> Result<()> {
     }
 }
 
-fn changed(applied: &Applied) -> u64 {
-    match applied {
-        Applied::Members { changed } => *changed,
-        _ => 0,
-    }
+fn changed(applied: &Applied) -> MembersChanged {
+    let (changed, outside) = match applied {
+        Applied::Members { changed, outside } => (*changed, *outside),
+        _ => (0, 0),
+    };
+    MembersChanged { changed, outside }
+}
+
+fn no_collection(name: &CollectionName) -> Error {
+    Error::NotFound(format!("there is no collection `{name}`"))
 }
 
 fn no_page() -> Error {

@@ -35,6 +35,11 @@ pub enum Error {
         "the site's clock stepped by more than a day; it issues nothing until an administrator accepts the time"
     )]
     ClockStepped,
+    /// Policy is signed by nodes that hold the policy key, and this one does not.
+    #[error(
+        "this node signs no policy: it has no policy key, or cannot read it; another node may, or restore keys/policy.key"
+    )]
+    NoPolicyKey,
     /// The records cannot be reached. Details are for the log, not for strangers.
     #[error("the site cannot reach its records; nothing was changed; try again")]
     Unavailable(#[source] Unavailable),
@@ -53,7 +58,7 @@ impl Error {
             // RFC 8470: what might be a replay.
             Error::StaleNonce => 425,
             Error::TooMany { .. } => 429,
-            Error::Unavailable(_) | Error::ClockStepped => 503,
+            Error::Unavailable(_) | Error::ClockStepped | Error::NoPolicyKey => 503,
         }
     }
 
@@ -62,7 +67,7 @@ impl Error {
         match self {
             Error::TooMany { after, .. } => Some(after.seconds().max(1)),
             Error::Unavailable(_) => Some(5),
-            Error::ClockStepped => Some(300),
+            Error::ClockStepped | Error::NoPolicyKey => Some(300),
             Error::Expired(_) => Some(3600),
             _ => None,
         }

@@ -6,23 +6,32 @@ mod accounts;
 mod administrator;
 mod alerts;
 mod audit;
+mod baselines;
 mod certificates;
 mod check_in;
 mod clock_guard;
 mod collections;
+mod commands;
+mod compliance;
+mod configuration_items;
 mod crl;
+mod deployments;
 mod device;
 mod devices;
 mod enroll;
 mod error;
+mod exemptions;
 mod identity;
 mod leave;
 mod limits;
+mod memberships;
 mod peer;
+mod policy;
 mod proof;
 mod renew;
 mod renew_expired;
 mod renewal_windows;
+mod results;
 mod retention;
 mod seen;
 mod server_certificate;
@@ -31,8 +40,9 @@ mod settings;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use authority::{Authority, AuthorityError};
+use authority::{Authority, AuthorityError, PolicyKey};
 use domain::{Clock, Pin, Rng};
 use store::{Actor, Applied, Change, Conflict, Kind, Store, Unavailable};
 use tokio::sync::Notify;
@@ -41,17 +51,26 @@ use x509::PrivateKey;
 pub use accounts::{AccountView, NewPassword};
 pub use administrator::{Administrator, add_first_token, new_token_secret};
 pub use authority::ServerKey;
+pub use baselines::BaselineView;
 pub use clock_guard::{ClockStep, GuardedClock};
-pub use collections::MOST_MEMBERS_AT_ONCE;
+pub use collections::{MOST_MEMBERS_AT_ONCE, MembersChanged};
+pub use commands::CommandView;
+pub use configuration_items::{ItemDifference, MOST_ITEM_BYTES};
+pub use deployments::DeploymentView;
 pub use device::DevicePrincipal;
 pub use enroll::{Credentials, IssuedCertificate, Record};
 pub use error::Error;
 pub use peer::Peer;
+pub use policy::PolicyView;
 pub use renewal_windows::NewRenewalWindow;
 pub use settings::{EnrollmentProfile, Settings};
 pub use store::{
-    Alert, AlertFilter, AuditEvent, AuditProof, Certificate, CertificateFilter, ClaimedDevice,
-    Collection, Crl, Device, DeviceConflict, DeviceFilter, Page, RenewalOrder, RenewalProgress,
+    Alert, AlertFilter, AuditEvent, AuditProof, Baseline, BaselineSummary, Certificate,
+    CertificateFilter, ClaimedDevice, Collection, CollectionPreview, Crl, DeployedDevice,
+    DeployedDevices, DeploymentFilter, DeploymentRecord, DeploymentSummary, Device, DeviceConflict,
+    DeviceDeployment, DeviceFilter, DeviceRule, Exemption, ExemptionFilter, FlappingRule, Item,
+    ItemRevision, NewExemption, Page, RenewalOrder, RenewalProgress, RevisionSummary, RuleInterval,
+    RuleSummary,
 };
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -63,6 +82,10 @@ pub struct Site(Arc<Inner>);
 struct Inner {
     store: Store,
     authority: Authority,
+    policy_key: PolicyKey,
+    /// Another policy key is in use, and the audit log does not have it yet.
+    policy_key_unnoted: AtomicBool,
+    assignments: policy::Assignments,
     audit_key: PrivateKey,
     nonce_key: [u8; 32],
     settings: Settings,
@@ -71,6 +94,7 @@ struct Inner {
     passwords: directory::PasswordHasher,
     limits: limits::Limits,
     seen: seen::Seen,
+    evaluated: seen::Seen,
     revoked: Notify,
 }
 
@@ -100,12 +124,16 @@ impl Site {
         rng: Arc<dyn Rng>,
     ) -> std::result::Result<Self, OpenError> {
         let authority = Authority::open(keys, settings.crl_url.clone())?;
+        let policy_key = PolicyKey::open(keys)?;
         let audit_key = open_audit_key(keys)?;
         store.bind_site(authority.pin()).await?;
         let clock = GuardedClock::new(clock, store.moment().await?);
         Ok(Self(Arc::new(Inner {
             store,
             authority,
+            policy_key,
+            policy_key_unnoted: AtomicBool::new(false),
+            assignments: policy::Assignments::default(),
             nonce_key: proof::nonce_key(&audit_key),
             audit_key,
             settings,
@@ -114,6 +142,7 @@ impl Site {
             rng,
             limits: limits::Limits::default(),
             seen: seen::Seen::default(),
+            evaluated: seen::Seen::default(),
             revoked: Notify::new(),
         })))
     }
@@ -149,7 +178,11 @@ impl Site {
                 self.write_checkpoints(),
                 self.keep_moment(),
                 self.watch_clock(),
-                self.purge_deleted()
+                self.purge_deleted(),
+                self.keep_memberships(),
+                self.flush_evaluated(),
+                self.work_out_deployments(),
+                self.watch_compliance()
             )
         };
         tokio::select! {
@@ -163,6 +196,7 @@ impl Site {
 
     async fn close(&self) -> std::result::Result<(), Unavailable> {
         self.write_seen().await?;
+        self.write_evaluated().await?;
         self.note_moment().await?;
         self.write_checkpoint().await
     }
@@ -213,7 +247,7 @@ impl Site {
     }
 }
 
-/// Makes the keys of a new site in `keys`: root, issuing CA, audit.
+/// Makes the keys of a new site in `keys`: root, issuing CA, policy, audit.
 ///
 /// # Errors
 /// When a file cannot be written, or is there already.
@@ -256,7 +290,17 @@ impl From<Conflict> for Error {
             | Conflict::MergeInto(_)
             | Conflict::MergedElsewhere(..)
             | Conflict::UsedByRenewalWindow(_)
+            | Conflict::UsedByCollection(_)
+            | Conflict::BuiltIn(_)
+            | Conflict::CollectionCircle(_)
+            | Conflict::ComplianceCircle { .. }
             | Conflict::RenewalWindows(_)
+            | Conflict::UsedByBaseline(..)
+            | Conflict::UsedByDeployment(..)
+            | Conflict::UsedByExemption(_)
+            | Conflict::NestingCycle(_)
+            | Conflict::DeploymentTooLarge(..)
+            | Conflict::TooMany(..)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }
     }

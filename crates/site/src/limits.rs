@@ -26,6 +26,7 @@ pub(crate) struct Limits {
     logins: Mutex<Recent<(String, Address), Logins>>,
     enrollments: Mutex<Recent<Address, u32>>,
     renewals: Mutex<Recent<DeviceId, u32>>,
+    reports: Mutex<Recent<DeviceId, u32>>,
     notes: Mutex<Recent<NoteKey, u64>>,
 }
 
@@ -81,6 +82,7 @@ impl Limits {
         *self.logins.lock().expect("no holder panics") = Recent::default();
         *self.enrollments.lock().expect("no holder panics") = Recent::default();
         *self.renewals.lock().expect("no holder panics") = Recent::default();
+        *self.reports.lock().expect("no holder panics") = Recent::default();
         *self.notes.lock().expect("no holder panics") = Recent::default();
     }
 
@@ -105,6 +107,18 @@ impl Limits {
     pub(crate) fn count_renewal(&self, device: DeviceId, most: u32, now: Timestamp) -> Result<()> {
         let mut renewals = self.renewals.lock().expect("no holder panics");
         count(&mut renewals, device, most, now, "this device renewed")
+    }
+
+    /// Counts a device's report of results against its hour: history has a price.
+    pub(crate) fn count_report(&self, device: DeviceId, most: u32, now: Timestamp) -> Result<()> {
+        let mut reports = self.reports.lock().expect("no holder panics");
+        count(
+            &mut reports,
+            device,
+            most,
+            now,
+            "this device reported results",
+        )
     }
 
     /// Whether a refusal is worth an entry in the audit log: how many of its kind had none since the

@@ -1,4 +1,4 @@
-//! When each device was last seen: kept in memory, written every half minute in one statement.
+//! When each device was last seen, and when it evaluated last: kept in memory, written every half minute in one statement.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,6 +11,7 @@ use crate::Site;
 
 const FLUSH: Duration = Duration::from_secs(30);
 
+/// A moment for each device.
 #[derive(Default)]
 pub(crate) struct Seen(Mutex<HashMap<DeviceId, Timestamp>>);
 
@@ -19,13 +20,34 @@ impl Seen {
         self.0.lock().expect("no holder panics").insert(device, at);
     }
 
-    /// When this node saw the device since the last flush.
+    /// What this node noted of the device since the last flush.
     pub(crate) fn last(&self, device: DeviceId) -> Option<Timestamp> {
         self.0
             .lock()
             .expect("no holder panics")
             .get(&device)
             .copied()
+    }
+}
+
+impl Seen {
+    /// All that is noted. In one order on every node: two nodes that write the same devices do not
+    /// deadlock.
+    pub(crate) fn noted(&self) -> Vec<(DeviceId, Timestamp)> {
+        let noted = self.0.lock().expect("no holder panics");
+        let mut noted: Vec<_> = noted.iter().map(|(device, at)| (*device, *at)).collect();
+        noted.sort_unstable();
+        noted
+    }
+
+    /// Forgets what was written, unless it was noted again meanwhile.
+    pub(crate) fn forget(&self, written: &[(DeviceId, Timestamp)]) {
+        let mut kept = self.0.lock().expect("no holder panics");
+        for (device, at) in written {
+            if kept.get(device) == Some(at) {
+                kept.remove(device);
+            }
+        }
     }
 }
 
@@ -40,18 +62,9 @@ impl Site {
     }
 
     pub(crate) async fn write_seen(&self) -> Result<(), Unavailable> {
-        let noted = self.0.seen.0.lock().expect("no holder panics").clone();
-        let mut seen: Vec<_> = noted.into_iter().collect();
-        // In one order on every node: two nodes that write the same devices do not deadlock.
-        seen.sort_unstable();
+        let seen = self.0.seen.noted();
         self.0.store.record_seen(&seen).await?;
-        // Forgotten once it is written, unless it was seen again meanwhile.
-        let mut kept = self.0.seen.0.lock().expect("no holder panics");
-        for (device, at) in seen {
-            if kept.get(&device) == Some(&at) {
-                kept.remove(&device);
-            }
-        }
+        self.0.seen.forget(&seen);
         Ok(())
     }
 }

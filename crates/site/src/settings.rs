@@ -18,6 +18,8 @@ pub struct Settings {
     pub crl_url: Option<String>,
     /// Hardware UUIDs that tell no two computers apart: of cloned disks, of a maker's firmware.
     pub excluded_hardware_uuids: Vec<HardwareUuid>,
+    /// How long a device runs a policy list; it asks for a new one at half of it.
+    pub policy_lifetime: Period,
     /// How long the history of a deleted device is kept.
     pub deleted_device_retention: Period,
 }

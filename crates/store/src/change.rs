@@ -3,14 +3,18 @@
 
 use std::fmt;
 
+use domain::compliance::NestingCycle;
 use domain::{
-    AfterExpiry, AlertKind, CollectionName, DeviceFacts, DeviceId, DeviceState, DeviceTransition,
-    ExplanationUrl, KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp,
-    TokenDigest, TransitionRefused, Window,
+    AfterExpiry, AlertKind, BaselineName, CollectionName, CollectionRules, DeviceFacts, DeviceId,
+    DeviceState, DeviceTransition, ExplanationUrl, KeyDigest, RenewalScope, RevocationReason, Role,
+    SerialNumber, Timestamp, TokenDigest, TransitionRefused, Window,
 };
+use protocol::{BodyHash, CommandId, CommandResult, PolicyState};
 use serde_json::{Value, json};
 
+use crate::compliance::{NewCommand, ObjectChange};
 use crate::model::Certificate;
+use crate::results::NewResults;
 
 /// Something that happens, when, and by whom.
 #[derive(Debug, Clone)]
@@ -153,12 +157,18 @@ pub enum Kind {
     Noted(Note),
     CreateCollection {
         name: CollectionName,
+        rules: CollectionRules,
+    },
+    /// Its members, and those of collections that depend on it, are worked out in the background.
+    SetCollectionRules {
+        name: CollectionName,
+        rules: CollectionRules,
     },
     /// Its devices stay what they are.
     DeleteCollection {
         name: CollectionName,
     },
-    /// All of `devices` become members, or, when one of them is unknown, none.
+    /// All of `devices` are named as members, or, when one of them is unknown, none.
     AddMembers {
         collection: CollectionName,
         devices: Vec<DeviceId>,
@@ -187,6 +197,39 @@ pub enum Kind {
         a: DeviceId,
         b: DeviceId,
     },
+    /// A configuration item, a baseline, a deployment or an exemption changes.
+    Object(ObjectChange),
+    /// What a device says of its policy.
+    ReportPolicy {
+        device: DeviceId,
+        state: PolicyState,
+    },
+    IssueCommand(NewCommand),
+    /// A device did a command, or could not.
+    EndCommand {
+        device: DeviceId,
+        id: CommandId,
+        result: CommandResult,
+    },
+    /// The commands of a device whose time passed end.
+    ExpireCommands {
+        device: DeviceId,
+    },
+    /// Devices take lists of this site again although its counter stepped back.
+    RaiseEpoch,
+    /// A device reports results. Telemetry: the audit log keeps nothing of it.
+    ReportResults(NewResults),
+    /// One step of working out how a deployment that changed stands on its devices.
+    WorkOutDeployments,
+    /// Notices exemptions whose time is over.
+    EndExemptions,
+    /// The moment `alert_at` of a deployment's alert came. `below` says what is wrong: none when enough
+    /// devices are compliant.
+    JudgeCompliance {
+        deployment: i64,
+        alert_at: Timestamp,
+        below: Option<String>,
+    },
     /// Removes what is left of devices that were deleted until a moment, and their certificates
     /// that no revocation list needs any more. At most [`PURGED_AT_ONCE`] rows of a kind, so that
     /// others do not wait for it long.
@@ -194,6 +237,16 @@ pub enum Kind {
         deleted_until: Timestamp,
         expired_until: Timestamp,
     },
+    /// Works out the memberships of devices that something happened to: of no more than `most`.
+    EvaluateDevices {
+        most: u32,
+    },
+    /// Works out the members of collections whose rules changed: looks at no more than `most` devices.
+    EvaluateCollections {
+        most: u32,
+    },
+    /// Finds the devices whose memberships change because time went on until the change's moment.
+    SweepMemberships,
 }
 
 /// Rows of each kind that one [`Kind::PurgeDevices`] removes at most.
@@ -266,13 +319,41 @@ pub enum Applied {
     Revoked {
         certificates: u64,
     },
-    /// How many devices became members, or are members no more.
+    /// How many devices were named as members, or are named no more.
     Members {
         changed: u64,
+        /// How many of the named ones are no members all the same: beyond the limiting collection, or
+        /// in an excluded one.
+        outside: u64,
     },
+    Evaluated(Evaluated),
     /// The number that it got.
     Numbered(i64),
+    /// The revision that a configuration item got, and the hash of what devices fetch.
+    Revised {
+        revision: u32,
+        body: BodyHash,
+    },
     Purged(Purged),
+    /// What is recorded of the reporting device's stream: 0 when nothing is.
+    Results {
+        /// Something of the report was new.
+        applied: bool,
+        sequence: i64,
+        /// The device has to send its whole set.
+        wants_whole: bool,
+    },
+    WorkedOut(WorkedOut),
+    /// The numbers of exemptions that ended just now.
+    ExemptionsEnded(Vec<i64>),
+}
+
+/// What one step of working out a deployment's states did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkedOut {
+    pub deployment: i64,
+    /// Devices that it looked at.
+    pub devices: u64,
 }
 
 /// What one step of a purge did.
@@ -282,6 +363,19 @@ pub struct Purged {
     pub certificates: u64,
     /// Entries of the audit log whose details were erased.
     pub entries: u64,
+    /// Rows of results, present or past.
+    pub results: u64,
+    /// There may be more to do.
+    pub more: bool,
+}
+
+/// What one step of working out memberships did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evaluated {
+    /// Devices, about. Of a sweep: those that it found.
+    pub looked_at: u64,
+    pub joined: u64,
+    pub left: u64,
     /// There may be more to do.
     pub more: bool,
 }
@@ -311,12 +405,51 @@ pub enum Conflict {
         "the collection is used by renewal window {0}; remove that first: perennial renewal-window remove {0}"
     )]
     UsedByRenewalWindow(i64),
+    /// What it is, and the baseline.
+    #[error("the {0} is used by the baseline `{1}`; take it out of that first")]
+    UsedByBaseline(&'static str, BaselineName),
+    /// What it is, and the deployment's number.
+    #[error(
+        "the {0} is used by deployment {1}; delete that first: perennial deployment delete {1}"
+    )]
+    UsedByDeployment(&'static str, i64),
+    #[error(
+        "the collection is used by exemption {0}; remove that first: perennial exemption remove {0}"
+    )]
+    UsedByExemption(i64),
+    #[error(transparent)]
+    NestingCycle(#[from] NestingCycle),
+    #[error("deployment {0} would have more than {1} {2}; deploy less at once")]
+    DeploymentTooLarge(i64, i64, &'static str),
+    #[error("there are {0} {1} already, the most that there can be")]
+    TooMany(i64, &'static str),
+    #[error("the collection is used by the collection `{0}`; change that first")]
+    UsedByCollection(CollectionName),
+    #[error("`{0}` is built in: nobody changes it")]
+    BuiltIn(CollectionName),
+    #[error("the collection's members would depend on themselves: {}", arrows(.0))]
+    CollectionCircle(Vec<CollectionName>),
+    #[error(
+        "the collection's members would come and go: they are chosen by how the baseline `{baseline}` stands, and it is deployed to them: {}",
+        arrows(path)
+    )]
+    ComplianceCircle {
+        baseline: BaselineName,
+        path: Vec<CollectionName>,
+    },
     #[error("a device cannot be merged into one that is {0}")]
     MergeInto(DeviceState),
     #[error("the device {0} was merged into {1} already")]
     MergedElsewhere(DeviceId, DeviceId),
     #[error("there are {0} renewal windows already, the most that there can be; remove old ones")]
     RenewalWindows(i64),
+}
+
+/// A circle: from the first one back to it.
+fn arrows(path: &[CollectionName]) -> String {
+    let names = path.iter().chain(path.first());
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    names.join(" → ")
 }
 
 /// What the audit log keeps of a change.
@@ -327,6 +460,36 @@ pub(crate) struct Entry {
 }
 
 impl Kind {
+    /// True when memberships may have to be worked out after it.
+    pub(crate) fn concerns_memberships(&self) -> bool {
+        matches!(
+            self,
+            Kind::Enroll { .. }
+                | Kind::UseCertificate { .. }
+                | Kind::ReportFacts { .. }
+                | Kind::Transition { .. }
+                | Kind::RevokeCertificate { .. }
+                | Kind::DeleteDevice { .. }
+                | Kind::CreateCollection { .. }
+                | Kind::SetCollectionRules { .. }
+                | Kind::DeleteCollection { .. }
+        )
+    }
+
+    /// How many ordinary changes it is worth: a batch is bounded by the sum.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Kind::ReportResults(report) => {
+                let results = report
+                    .changes
+                    .iter()
+                    .map(|c| c.results.len() + c.gone.len());
+                1 + results.sum::<usize>() / 20
+            }
+            _ => 1,
+        }
+    }
+
     /// The audit entry, given what the change did; none when it did nothing worth one.
     pub(crate) fn entry(&self, applied: &Applied) -> Option<Entry> {
         if *applied == Applied::Unchanged {
@@ -453,7 +616,16 @@ impl Kind {
                 note.subject.clone(),
                 json!({ "detail": note.detail }),
             ),
-            Kind::CreateCollection { name } => ("collection-created", name.to_string(), json!({})),
+            Kind::CreateCollection { name, rules } => (
+                "collection-created",
+                name.to_string(),
+                json!({ "rules": rules }),
+            ),
+            Kind::SetCollectionRules { name, rules } => (
+                "collection-rules-set",
+                name.to_string(),
+                json!({ "rules": rules }),
+            ),
             Kind::DeleteCollection { name } => ("collection-deleted", name.to_string(), json!({})),
             Kind::AddMembers {
                 collection,
@@ -488,12 +660,59 @@ impl Kind {
             Kind::RemoveRenewalWindow { number } => {
                 ("renewal-window-removed", number.to_string(), json!({}))
             }
+            // What follows from rules, devices and time is no decision of anybody.
+            Kind::EvaluateDevices { .. }
+            | Kind::EvaluateCollections { .. }
+            | Kind::SweepMemberships => return None,
             Kind::MergeDevices { from, into } => (
                 "device-merged",
                 from.to_string(),
                 json!({ "into": into, "certificates_revoked": revoked }),
             ),
             Kind::KeepBoth { a, b } => ("devices-kept-apart", a.to_string(), json!({ "other": b })),
+            Kind::Object(change) => change.entry(applied),
+            // Each device says it once after each change: its problem is an alert, with its own entry.
+            Kind::ReportPolicy { .. } => return None,
+            Kind::IssueCommand(new) => (
+                "command-issued",
+                new.device.to_string(),
+                json!({
+                    "command": new.id, "what": new.kind, "about": new.about,
+                    "expires_at": new.expires_at,
+                }),
+            ),
+            Kind::EndCommand { device, id, result } => (
+                "command-ended",
+                device.to_string(),
+                json!({ "command": id, "done": result.done }),
+            ),
+            Kind::ExpireCommands { device } => ("commands-expired", device.to_string(), json!({})),
+            Kind::RaiseEpoch => (
+                "policy-epoch-raised",
+                match applied {
+                    Applied::Numbered(epoch) => epoch.to_string(),
+                    _ => String::new(),
+                },
+                json!({}),
+            ),
+            Kind::ReportResults(_) | Kind::WorkOutDeployments => return None,
+            Kind::EndExemptions => {
+                let Applied::ExemptionsEnded(numbers) = applied else {
+                    return None;
+                };
+                (
+                    "exemptions-ended",
+                    numbers.len().to_string(),
+                    json!({ "exemptions": numbers }),
+                )
+            }
+            Kind::JudgeCompliance {
+                deployment, below, ..
+            } => (
+                AlertKind::ComplianceBelow.word(),
+                deployment.to_string(),
+                json!({ "detail": below }),
+            ),
             Kind::PurgeDevices { deleted_until, .. } => {
                 let Applied::Purged(purged) = applied else {
                     return None;

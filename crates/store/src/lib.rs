@@ -12,8 +12,11 @@
 
 mod audit;
 mod change;
+mod compliance;
 mod model;
 mod postgres;
+mod read_results;
+mod results;
 mod sqlite;
 mod writer;
 
@@ -22,20 +25,33 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    CollectionName, DeviceId, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
+    CollectionName, DeviceId, Filter, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
     TokenDigest,
 };
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
 pub use change::{
-    Actor, Applied, Change, Conflict, Kind, NewAccount, NewCertificate, NewDevice, NewToken, Note,
-    PURGED_AT_ONCE, Purged,
+    Actor, Applied, Change, Conflict, Evaluated, Kind, NewAccount, NewCertificate, NewDevice,
+    NewToken, Note, PURGED_AT_ONCE, Purged, WorkedOut,
+};
+pub use compliance::{
+    Baseline, BaselineSummary, Command, DeployedBodies, DeploymentRecord, Exemption,
+    ExemptionFilter, Item, ItemRevision, MOST_BASELINES, MOST_DEPLOYED_ITEMS, MOST_DEPLOYED_RULES,
+    MOST_DEPLOYMENTS, MOST_EXEMPTIONS, MOST_ITEMS, MOST_WAITING_COMMANDS, NewCommand, NewExemption,
+    ObjectChange, OpenCommand, PolicyPlace, ReadCompliance, RevisionSummary,
 };
 pub use model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint,
-    ClaimedDevice, Collection, Crl, Device, DeviceConflict, DeviceFilter, OrderedWindow, Page,
-    RenewalOrder, RenewalProgress, Revocation, Segment, Standing, Token, Usage,
+    ClaimedDevice, Collection, CollectionPreview, Crl, Device, DeviceConflict, DeviceFilter,
+    MembershipWork, OrderedWindow, Page, RenewalOrder, RenewalProgress, Revocation, Segment,
+    Standing, Token, Usage,
 };
+pub use read_results::{
+    ComplianceAlertDue, DeployedDevice, DeployedDevices, DeploymentFilter, DeploymentSummary,
+    DeviceDeployment, DeviceRule, FlappingRule, HistoryFilter, ReadResults, RuleExemption,
+    RuleInterval, RuleSummary, SampleDeployment, SampleResults,
+};
+pub use results::{Finding, NewResult, NewResults, RecordedResults, ResultsChange};
 
 /// Where the records live.
 #[derive(Debug, Clone)]
@@ -98,7 +114,7 @@ impl Store {
                 (database.clone(), database)
             }
             Location::Postgres(url) => {
-                let database = Arc::new(postgres::Database::open(url).await?);
+                let database = Arc::new(postgres::Database::open(url, node).await?);
                 (database.clone(), database)
             }
         };
@@ -137,7 +153,25 @@ impl Store {
     /// # Errors
     /// When the database failed.
     pub async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable> {
-        self.reads.record_seen(seen).await
+        self.reads.record_seen(seen).await?;
+        self.writer.memberships.notify_one();
+        Ok(())
+    }
+
+    /// Waits until this node wrote something after which memberships may have to be worked out.
+    pub async fn memberships_concerned(&self) {
+        self.writer.memberships.notified().await;
+    }
+
+    /// Notes when devices evaluated last, of those that reported: narrow, as last-seen times are.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn record_evaluated(
+        &self,
+        evaluated: &[(DeviceId, Timestamp)],
+    ) -> Result<(), Unavailable> {
+        self.reads.record_evaluated(evaluated).await
     }
 
     /// Stores a signed checkpoint over all audit chains.
@@ -178,7 +212,14 @@ impl std::ops::Deref for Store {
 /// The queries of a site. Lists are in pages by keyset: a page costs the same at any depth.
 #[async_trait]
 pub trait Reads:
-    ReadCollections + ReadIdentities + ReadRenewalOrders + Send + Sync + 'static
+    ReadCollections
+    + ReadCompliance
+    + ReadIdentities
+    + ReadRenewalOrders
+    + ReadResults
+    + Send
+    + Sync
+    + 'static
 {
     /// Binds the database to a site the first time, and refuses another site's later.
     async fn bind_site(&self, pin: Pin) -> Result<(), Unavailable>;
@@ -246,6 +287,11 @@ pub trait Reads:
     #[doc(hidden)]
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<(), Unavailable>;
     #[doc(hidden)]
+    async fn record_evaluated(
+        &self,
+        evaluated: &[(DeviceId, Timestamp)],
+    ) -> Result<(), Unavailable>;
+    #[doc(hidden)]
     async fn record_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Unavailable>;
     #[doc(hidden)]
     async fn close(&self);
@@ -268,6 +314,17 @@ pub trait ReadCollections {
         after: Option<DeviceId>,
         limit: u32,
     ) -> Result<Page<Device>, Unavailable>;
+    /// Whom a filter means among the members of a collection: looks at every device. None when there
+    /// is no such collection.
+    async fn preview(
+        &self,
+        filter: &Filter,
+        limited_to: &CollectionName,
+        at: Timestamp,
+        limit: u32,
+    ) -> Result<Option<CollectionPreview>, Unavailable>;
+    /// What there is to do about memberships.
+    async fn membership_work(&self) -> Result<MembershipWork, Unavailable>;
 }
 
 /// The queries about administrators' orders to renew: a part of [`Reads`].

@@ -1,10 +1,16 @@
 //! Records as they are read.
 
+use std::collections::BTreeSet;
+
 use domain::{
-    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, HardwareUuid,
-    KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, Window,
+    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState, Filter,
+    HardwareUuid, KeyDigest, RenewalScope, RevocationReason, Role, SerialNumber, Timestamp, Window,
 };
+use protocol::PolicyState;
 use serde_json::Value;
+
+use crate::compliance::PolicyPlace;
+use crate::results::RecordedResults;
 
 /// Part of a list, and where the next part begins.
 #[derive(Debug, Clone)]
@@ -52,8 +58,19 @@ pub struct Standing {
     pub renewal_allowed_until: Option<Timestamp>,
     /// The record that this device takes the place of, once it is used.
     pub predecessor: Option<DeviceId>,
+    pub enrolled_at: Timestamp,
     /// Where an administrator's order moves its renewal.
     pub ordered: Option<OrderedWindow>,
+    /// What the device said of its policy last.
+    pub policy: Option<PolicyState>,
+    /// Where the site's policy is.
+    pub place: PolicyPlace,
+    /// The deployments to its collections, in the order of their numbers.
+    pub deployments: Vec<i64>,
+    /// Commands that have not ended wait for it.
+    pub has_commands: bool,
+    /// Where the records of its results stand; none before its first report.
+    pub results: Option<RecordedResults>,
 }
 
 /// The window of the newest order that concerns a certificate.
@@ -78,6 +95,8 @@ pub struct Device {
     pub successor: Option<DeviceId>,
     /// Until when an administrator allows one renewal after expiry.
     pub renewal_allowed_until: Option<Timestamp>,
+    /// What it said of its policy last.
+    pub policy: Option<PolicyState>,
 }
 
 /// Something that an administrator should look at.
@@ -85,7 +104,9 @@ pub struct Device {
 pub struct Alert {
     pub number: i64,
     pub kind: AlertKind,
-    pub device: DeviceId,
+    /// What it is about: a device, or a deployment.
+    pub device: Option<DeviceId>,
+    pub deployment: Option<i64>,
     pub host_name: String,
     pub detail: String,
     pub first_at: Timestamp,
@@ -147,12 +168,41 @@ pub struct Usage {
     pub issued: i64,
 }
 
-/// A group of devices.
+/// A group of devices, and what chooses its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collection {
     pub name: CollectionName,
-    pub created_at: Timestamp,
+    /// None for the built-ins.
+    pub created_at: Option<Timestamp>,
     pub members: i64,
+    /// How many devices administrators named (direct rules).
+    pub named: i64,
+    /// None for two of the built-ins.
+    pub limited_to: Option<CollectionName>,
+    pub query: Option<Filter>,
+    pub include: BTreeSet<CollectionName>,
+    pub exclude: BTreeSet<CollectionName>,
+    /// While its members are worked out: how many of a hundred devices were looked at.
+    pub evaluated: Option<u8>,
+}
+
+/// Whom a query means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollectionPreview {
+    pub devices: i64,
+    /// The first few by their names.
+    pub first: Vec<Device>,
+}
+
+/// What there is to do about memberships.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MembershipWork {
+    /// The moment for which memberships hold that change with time.
+    pub swept_until: Timestamp,
+    /// Something happened to devices.
+    pub devices: bool,
+    /// Something happened to rules.
+    pub collections: bool,
 }
 
 /// An administrator's order about when certificates are renewed.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{Rng, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Unavailable;
 use crate::audit;
@@ -37,7 +37,13 @@ struct Request {
     reply: oneshot::Sender<Result<Outcomes, Unavailable>>,
 }
 
-/// Changes of one transaction at most: bounds the time that one of them waits for its neighbours.
+impl Request {
+    fn weight(&self) -> usize {
+        self.changes.iter().map(|change| change.kind.weight()).sum()
+    }
+}
+
+/// Changes of one transaction at most, by their weight: bounds the time that one of them waits for its neighbours.
 const BATCH: usize = 512;
 /// Requests that may wait; beyond it callers wait to queue.
 const QUEUE: usize = 4_096;
@@ -45,14 +51,18 @@ const QUEUE: usize = 4_096;
 #[derive(Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Request>,
+    /// Something was written after which memberships may have to be worked out.
+    pub(crate) memberships: Arc<Notify>,
 }
 
 impl Writer {
     /// Starts the writer's task. It ends when the last handle is dropped.
     pub(crate) fn start(backend: Arc<dyn Backend>, node: String, rng: Arc<dyn Rng>) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
-        tokio::spawn(run(backend, requests, Chain::new(node, rng)));
-        Self { queue }
+        let memberships = Arc::new(Notify::new());
+        let chain = Chain::new(node, rng);
+        tokio::spawn(run(backend, requests, chain, memberships.clone()));
+        Self { queue, memberships }
     }
 
     pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<Outcomes, Unavailable> {
@@ -69,13 +79,20 @@ impl Writer {
     }
 }
 
-async fn run(backend: Arc<dyn Backend>, mut requests: mpsc::Receiver<Request>, mut chain: Chain) {
+async fn run(
+    backend: Arc<dyn Backend>,
+    mut requests: mpsc::Receiver<Request>,
+    mut chain: Chain,
+    memberships: Arc<Notify>,
+) {
     while let Some(first) = requests.recv().await {
         let mut count = first.changes.len();
+        let mut weight = first.weight();
         let mut batch = vec![first];
-        while count < BATCH {
+        while weight < BATCH {
             let Ok(next) = requests.try_recv() else { break };
             count += next.changes.len();
+            weight += next.weight();
             batch.push(next);
         }
         let mut changes = Vec::with_capacity(count);
@@ -88,6 +105,12 @@ async fn run(backend: Arc<dyn Backend>, mut requests: mpsc::Receiver<Request>, m
             Ok(outcomes) => {
                 metrics::counter!("store_commits_total").increment(1);
                 metrics::counter!("store_changes_total").increment(count as u64);
+                if changes
+                    .iter()
+                    .any(|change| change.kind.concerns_memberships())
+                {
+                    memberships.notify_one();
+                }
                 let mut outcomes = outcomes.into_iter();
                 for (count, reply) in replies {
                     // A caller that went away has lost only its answer.

@@ -253,6 +253,12 @@ impl Connection {
             .body(Full::new(request.body))
             .map_err(|error| broken(error.to_string()))?;
         let exchange = async {
+            // The task that drives the connection may not have seen yet that the answer before this
+            // one is read.
+            self.sender
+                .ready()
+                .await
+                .map_err(|error| classify(&address, None, &error))?;
             let answer = self
                 .sender
                 .send_request(message)

@@ -2,9 +2,10 @@
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use domain::CollectionName;
+use domain::filter::Field;
+use domain::{BuiltInCollection, CollectionName, CollectionRules};
 use site::{Error, Site};
 
 use super::{Answer, Asked, Body, By, Refusal};
@@ -14,12 +15,15 @@ pub(super) fn routes() -> Router<Site> {
     Router::new()
         .route("/api/v1/collections", get(collections).post(create))
         .route("/api/v1/collections/{name}", get(collection).delete(remove))
+        .route("/api/v1/collections/{name}/rules", put(set_rules))
         .route("/api/v1/collections/{name}/members", get(members))
         .route("/api/v1/collections/{name}/members/add", post(add_members))
         .route(
             "/api/v1/collections/{name}/members/remove",
             post(remove_members),
         )
+        .route("/api/v1/collection-preview", post(preview))
+        .route("/api/v1/collection-fields", get(fields))
 }
 
 async fn collections(
@@ -39,7 +43,7 @@ async fn create(
     body: Body<NewCollection>,
 ) -> Result<(StatusCode, Json<CollectionDetail>), Refusal> {
     let Json(new) = body?;
-    let created = site.create_collection(&by, new.name).await?;
+    let created = site.create_collection(&by, new.name, new.rules).await?;
     Ok((StatusCode::CREATED, Json(created.into())))
 }
 
@@ -49,6 +53,36 @@ async fn collection(
     Path(name): Path<String>,
 ) -> Answer<CollectionDetail> {
     Ok(Json(site.collection(&by, &parse(&name)?).await?.into()))
+}
+
+async fn set_rules(
+    State(site): State<Site>,
+    By(by): By,
+    Path(name): Path<String>,
+    body: Body<CollectionRules>,
+) -> Answer<CollectionDetail> {
+    let Json(rules) = body?;
+    let changed = site.set_collection_rules(&by, parse(&name)?, rules).await?;
+    Ok(Json(changed.into()))
+}
+
+async fn preview(State(site): State<Site>, By(by): By, body: Body<NewPreview>) -> Answer<Preview> {
+    let Json(asked) = body?;
+    let limited_to = asked
+        .limited_to
+        .unwrap_or_else(|| BuiltInCollection::AllDevices.name());
+    let found = site
+        .preview_collection(&by, &asked.query, &limited_to)
+        .await?;
+    Ok(Json(Preview {
+        devices: found.devices,
+        first: found.first.into_iter().map(DeviceDetail::from).collect(),
+    }))
+}
+
+/// The filter language's fields: the same for everybody who may sign in.
+async fn fields(By(_): By) -> Answer<Vec<FilterField>> {
+    Ok(Json(Field::all_help().map(FilterField::from).collect()))
 }
 
 async fn remove(
@@ -82,7 +116,7 @@ async fn add_members(
 ) -> Answer<Changed> {
     let Json(Devices { devices }) = body?;
     let changed = site.add_members(&by, parse(&name)?, devices).await?;
-    Ok(Json(Changed { changed }))
+    Ok(Json(changed.into()))
 }
 
 async fn remove_members(
@@ -93,7 +127,7 @@ async fn remove_members(
 ) -> Answer<Changed> {
     let Json(Devices { devices }) = body?;
     let changed = site.remove_members(&by, parse(&name)?, devices).await?;
-    Ok(Json(Changed { changed }))
+    Ok(Json(changed.into()))
 }
 
 fn parse(name: &str) -> Result<CollectionName, Error> {

@@ -55,6 +55,7 @@ impl Api {
             crl_lifetime: "7d".parse().expect("a period"),
             crl_url: None,
             excluded_hardware_uuids: Vec::new(),
+            policy_lifetime: "30d".parse().expect("a period"),
             deleted_device_retention: "30d".parse().expect("a period"),
         };
         let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng))
@@ -124,13 +125,20 @@ async fn every_route_as_every_principal() {
         "",
         heading.join("  ")
     );
-    for route in api::ROUTES {
+    for route in api::ROUTES.iter().copied().flatten() {
         let path = route
             .path
             .replace("{device}", "00000000-0000-8000-8000-000000000001")
             .replace("{serial}", "40000000000000000000000000000001")
             .replace("{name}", "nobody")
-            .replace("{number}", "1");
+            .replace("{number}", "1")
+            .replace("{command}", "00000000000000000000000000000001");
+        // What a reader has to say.
+        let path = match path.rsplit('/').next() {
+            Some("difference") => format!("{path}?from=1&to=2"),
+            Some("at") => format!("{path}?moment=2026-01-01T00:00:00Z"),
+            _ => path,
+        };
         // Complete bodies: authorization must not hide behind a body that cannot be read.
         let body = match route.path {
             "/api/v1/users" => r#"{"name":"","password":"long enough"}"#,
@@ -144,9 +152,32 @@ async fn every_route_as_every_principal() {
             "/api/v1/renewal-windows" => {
                 r#"{"scope":{"device":"00000000-0000-8000-8000-000000000001"}}"#
             }
+            "/api/v1/collection-preview" => r#"{"query":"os.name == \"macOS\""}"#,
             path if path.contains("/members/") => {
                 r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#
             }
+            "/api/v1/configuration-items" => concat!(
+                r#"{"name":"#,
+                r#""a","content":{"platforms":[{"os":"macOS"}],"settings":[{"name":"s","#,
+                r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+                r#""rules":[{"name":"r","setting":"s","condition":{"existential":"must-exist"}}]}}"#
+            ),
+            "/api/v1/configuration-items/{name}" => concat!(
+                r#"{"content":{"platforms":[{"os":"macOS"}],"settings":[{"name":"s","#,
+                r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+                r#""rules":[{"name":"r","setting":"s","condition":{"existential":"must-exist"}}]}}"#
+            ),
+            "/api/v1/baselines" => r#"{"name":"b","content":{"parts":[{"item":{"name":"no"}}]}}"#,
+            "/api/v1/baselines/{name}" => r#"{"content":{"parts":[{"item":{"name":"no"}}]}}"#,
+            "/api/v1/deployments" => r#"{"baseline":"no","collection":"no"}"#,
+            "/api/v1/deployments/{number}" => {
+                r#"{"deployment":{"baseline":"no","collection":"no"}}"#
+            }
+            "/api/v1/exemptions" => {
+                r#"{"item":"no","rule":"no","scope":{"collection":"no"},"reason":"because"}"#
+            }
+            path if path.ends_with("/commands") => r#"{"command":"renew"}"#,
+            path if path.ends_with("/test-script") => r#"{"item":"no","setting":"no"}"#,
             path if path.ends_with("password") => r#"{"password":"long enough"}"#,
             _ => "{}",
         };
@@ -271,6 +302,27 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             "none of them a control character",
         ),
         (
+            "POST",
+            "/api/v1/collections",
+            r#"{"name":"a","rules":{"query":"os.nme == \"macOS\""}}"#,
+            422,
+            "at character 1: there is no field `os.nme`; did you mean `os.name`?",
+        ),
+        (
+            "POST",
+            "/api/v1/collection-preview",
+            r#"{"query":"os.name == \"macOS\"","limited_to":"Zoo"}"#,
+            404,
+            "there is no collection `Zoo`",
+        ),
+        (
+            "PUT",
+            "/api/v1/collections/Obsolete/rules",
+            "{}",
+            409,
+            "is built in",
+        ),
+        (
             "GET",
             "/api/v1/collections/%00/members",
             "",
@@ -320,6 +372,88 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
             "has a number",
         ),
         (
+            "POST",
+            "/api/v1/configuration-items",
+            concat!(
+                r#"{"name":"a","content":{"platforms":[{"os":"macOS"}],"settings":[{"name":"s","#,
+                r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+                r#""rules":[{"name":"r","setting":"s","condition":{"value":{"type":"integer","#,
+                r#""operator":"equals","operands":["1"]}}}]}}"#
+            ),
+            422,
+            "the rule `r` compares integer, but its setting is string",
+        ),
+        (
+            "GET",
+            "/api/v1/configuration-items/a/revisions/first",
+            "",
+            400,
+            "has a number",
+        ),
+        (
+            "GET",
+            "/api/v1/configuration-items/a/difference?from=1",
+            "",
+            400,
+            "missing field `to`",
+        ),
+        (
+            "GET",
+            "/api/v1/configuration-items?after=%00",
+            "",
+            400,
+            "where a page begins",
+        ),
+        (
+            "POST",
+            "/api/v1/baselines",
+            r#"{"name":"b","content":{"parts":[]}}"#,
+            400,
+            "1 to 1000 parts",
+        ),
+        (
+            "POST",
+            "/api/v1/baselines",
+            r#"{"name":"b","content":{"parts":[{"item":{"name":"i"}},{"item":{"name":"i","revision":2}}]}}"#,
+            400,
+            "`i` is there twice",
+        ),
+        (
+            "POST",
+            "/api/v1/deployments",
+            r#"{"baseline":"b","collection":"c","schedule":"1s"}"#,
+            422,
+            "every 5 minutes at most",
+        ),
+        (
+            "POST",
+            "/api/v1/deployments",
+            r#"{"baseline":"b","collection":"c","alert":{"below":101,"at":"2027-01-01T00:00:00Z"}}"#,
+            400,
+            "1 to 100 percent",
+        ),
+        (
+            "POST",
+            "/api/v1/exemptions",
+            r#"{"item":"i","rule":"r","scope":{"collection":"c"},"reason":" "}"#,
+            422,
+            "an exemption needs a reason",
+        ),
+        (
+            "POST",
+            "/api/v1/exemptions",
+            r#"{"item":"i","rule":"r","scope":{"collection":"c"},"reason":"x","until":"2020-01-01T00:00:00Z"}"#,
+            400,
+            "say a moment to come",
+        ),
+        (
+            "POST",
+            "/api/v1/devices/00000000-0000-8000-8000-000000000001/commands",
+            r#"{"command":"uninstall"}"#,
+            400,
+            "is not one of: renew, evaluate, check-in",
+        ),
+        (
             "GET",
             "/api/v1/device-conflicts?after=x/1/y",
             "",
@@ -346,4 +480,37 @@ async fn what_cannot_be_read_is_the_askers_mistake() {
         assert!(text.contains(says), "{method} {path}: {text}");
         assert!(text.contains(&format!("\"status\":{status}")), "{text}");
     }
+}
+
+#[tokio::test]
+async fn an_item_is_larger_than_other_requests_and_has_an_end() {
+    let api = Api::new().await;
+    let token = Some(Role::FullAdministrator.word());
+    let item = |scripts: usize| {
+        let script = format!("echo x\n#{}", "-".repeat(200 * 1024));
+        let settings: Vec<_> = (0..scripts)
+            .map(|n| {
+                serde_json::json!({"name": format!("s{n}"), "data_type": "string",
+                    "source": {"script": {"discovery": script}}})
+            })
+            .collect();
+        let rules: Vec<_> = (0..scripts)
+            .map(|n| {
+                serde_json::json!({"name": format!("r{n}"), "setting": format!("s{n}"),
+                    "condition": {"existential": "must-exist"}})
+            })
+            .collect();
+        let content = serde_json::json!({"platforms": [{"os": "macOS"}], "settings": settings,
+            "rules": rules});
+        serde_json::json!({"name": format!("with {scripts}"), "content": content}).to_string()
+    };
+    for (scripts, status) in [(9, 201), (12, 413), (30, 413)] {
+        let path = "/api/v1/configuration-items";
+        let (got, text) = api.ask("POST", path, token, &item(scripts)).await;
+        assert_eq!(got, status, "{scripts}: {}", &text[..text.len().min(200)]);
+    }
+    // Others have the limit of all.
+    let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(2 << 20));
+    let (got, _) = api.ask("POST", "/api/v1/collections", token, &long).await;
+    assert_eq!(got, 413);
 }

@@ -1,6 +1,6 @@
 //! Configuration baselines: configuration items and other baselines under one name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,51 @@ pub enum BaselinePart {
     },
 }
 
+/// Why something is no baseline.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBaseline {
+    #[error("a baseline has 1 to 1000 parts: configuration items and other baselines")]
+    Parts,
+    #[error("the configuration item `{0}` is there twice")]
+    ItemTwice(ItemName),
+    #[error("the baseline `{0}` is there twice")]
+    BaselineTwice(BaselineName),
+    #[error("revisions are counted from 1")]
+    Revision,
+    #[error("a description has at most 4096 characters, and no control characters but line ends")]
+    Description,
+}
+
 impl BaselineContent {
     pub const MOST_PARTS: usize = 1_000;
+
+    /// # Errors
+    /// When its parts do not fit together.
+    pub fn check(&self) -> Result<(), InvalidBaseline> {
+        if !(1..=Self::MOST_PARTS).contains(&self.parts.len()) {
+            return Err(InvalidBaseline::Parts);
+        }
+        let hidden = |c: char| c.is_control() && c != '\n';
+        if self.description.chars().count() > 4096 || self.description.chars().any(hidden) {
+            return Err(InvalidBaseline::Description);
+        }
+        let (mut items, mut baselines) = (HashSet::new(), HashSet::new());
+        for part in &self.parts {
+            match part {
+                BaselinePart::Item {
+                    revision: Some(0), ..
+                } => return Err(InvalidBaseline::Revision),
+                BaselinePart::Item { name, .. } if !items.insert(name) => {
+                    return Err(InvalidBaseline::ItemTwice(name.clone()));
+                }
+                BaselinePart::Baseline { name } if !baselines.insert(name) => {
+                    return Err(InvalidBaseline::BaselineTwice(name.clone()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 
     /// The baselines that it has as parts.
     pub fn nested(&self) -> impl Iterator<Item = &BaselineName> {
@@ -66,7 +109,7 @@ impl Nesting {
     /// # Errors
     /// When a way from `start` leads back to it: the way.
     pub fn check(&self, start: &BaselineName) -> Result<(), NestingCycle> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         // Where to go on, and the way there.
         let mut open = vec![vec![start.clone()]];
         while let Some(way) = open.pop() {

@@ -43,6 +43,41 @@ pub struct ComplianceAlert {
     pub at: Timestamp,
 }
 
+/// Why something is no deployment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDeployment {
+    #[error("evaluations spread over 31d at most")]
+    Spread,
+    #[error("a device is stale after 1h to 366d")]
+    StaleAfter,
+    #[error("an alert is for less than 1 to 100 percent of the devices")]
+    Percent,
+}
+
+impl Deployment {
+    const LONGEST_SPREAD: Period = Period::from_days(31);
+    const STALE: std::ops::RangeInclusive<Period> =
+        Period::from_seconds(3600)..=Period::from_days(366);
+
+    /// # Errors
+    /// When a length of time or a number is out of its bounds.
+    pub fn check(&self) -> Result<(), InvalidDeployment> {
+        if self.spread > Self::LONGEST_SPREAD {
+            return Err(InvalidDeployment::Spread);
+        }
+        if !Self::STALE.contains(&self.stale_after) {
+            return Err(InvalidDeployment::StaleAfter);
+        }
+        if self
+            .alert
+            .is_some_and(|alert| !(1..=100).contains(&alert.below))
+        {
+            return Err(InvalidDeployment::Percent);
+        }
+        Ok(())
+    }
+}
+
 const fn default_spread() -> Period {
     Period::from_seconds(2 * 3600)
 }

@@ -3,6 +3,8 @@
 
 mod baseline;
 mod deployment;
+mod difference;
+mod exemption;
 mod guard;
 mod item;
 mod reading;
@@ -10,9 +12,14 @@ mod rule;
 mod schedule;
 mod state;
 mod value;
+mod written;
 
-pub use baseline::{BaselineContent, BaselinePart, Nesting, NestingCycle};
-pub use deployment::{ComplianceAlert, Deployment, InvalidWindow, RemediationWindow};
+pub use baseline::{BaselineContent, BaselinePart, InvalidBaseline, Nesting, NestingCycle};
+pub use deployment::{
+    ComplianceAlert, Deployment, InvalidDeployment, InvalidWindow, RemediationWindow,
+};
+pub use difference::line_difference;
+pub use exemption::{ExemptionReason, ExemptionScope, InvalidReason};
 pub use guard::{GUARD_LIMIT, GUARD_SPAN, RemediationGuard};
 pub use item::{
     ApplicationId, InvalidItem, ItemContent, KeyPath, OperatingSystem, Platform, PlatformVersions,
@@ -23,7 +30,7 @@ pub use rule::{
     Comparison, ComplianceRule, Condition, Existence, InvalidComparison, Operator, Verdict,
 };
 pub use schedule::{CronExpression, EvaluationSchedule, InvalidSchedule};
-pub use state::{ComplianceState, Severity};
+pub use state::{ComplianceState, Severity, StateCounts};
 pub use value::{DataType, InvalidVersion, NotOfType, TypedValue, Version};
 
 crate::name::names! {

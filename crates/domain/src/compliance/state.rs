@@ -1,5 +1,7 @@
 //! What is known of a rule, a baseline or a device.
 
+use serde::{Deserialize, Serialize};
+
 use crate::state::words;
 
 words! {
@@ -56,6 +58,55 @@ impl ComplianceState {
     }
 }
 
+/// How many devices are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCounts {
+    pub compliant: i64,
+    pub remediated: i64,
+    pub non_compliant: i64,
+    pub remediation_failed: i64,
+    pub error: i64,
+    pub not_applicable: i64,
+    pub exempt: i64,
+    pub unknown: i64,
+}
+
+impl StateCounts {
+    pub const fn of(&mut self, state: ComplianceState) -> &mut i64 {
+        match state {
+            ComplianceState::NotApplicable => &mut self.not_applicable,
+            ComplianceState::Exempt => &mut self.exempt,
+            ComplianceState::Compliant => &mut self.compliant,
+            ComplianceState::Remediated => &mut self.remediated,
+            ComplianceState::Unknown => &mut self.unknown,
+            ComplianceState::NonCompliant => &mut self.non_compliant,
+            ComplianceState::RemediationFailed => &mut self.remediation_failed,
+            ComplianceState::Error => &mut self.error,
+        }
+    }
+
+    pub const fn total(&self) -> i64 {
+        self.compliant
+            + self.remediated
+            + self.non_compliant
+            + self.remediation_failed
+            + self.error
+            + self.not_applicable
+            + self.exempt
+            + self.unknown
+    }
+
+    /// Percent of the devices that are compliant, rounded down. Those for which it is not applicable,
+    /// and those that are exempt, are left out of the question; none when nobody remains.
+    pub const fn percent_compliant(&self) -> Option<i64> {
+        let asked = self.total() - self.not_applicable - self.exempt;
+        if asked == 0 {
+            return None;
+        }
+        Some((self.compliant + self.remediated) * 100 / asked)
+    }
+}
+
 words! {
     /// How bad it is when a rule is not kept.
     #[derive(Default)]
@@ -73,6 +124,25 @@ words! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percent_leaves_out_whom_it_does_not_concern() {
+        let mut counts = StateCounts::default();
+        assert_eq!(counts.percent_compliant(), None);
+        for (state, devices) in [
+            (ComplianceState::Compliant, 5),
+            (ComplianceState::Remediated, 1),
+            (ComplianceState::Unknown, 3),
+            (ComplianceState::NotApplicable, 90),
+            (ComplianceState::Exempt, 1),
+        ] {
+            *counts.of(state) += devices;
+        }
+        assert_eq!(
+            (counts.total(), counts.percent_compliant()),
+            (100, Some(66))
+        );
+    }
 
     #[test]
     fn codes_are_read_back_and_keep_the_order() {

@@ -11,7 +11,7 @@ use data_encoding::BASE64;
 use domain::{Clock, DeviceId};
 use serde_json::{Value, json};
 
-use super::{CERTIFICATE_LIST, Done, all, certificates, resolve};
+use super::{CERTIFICATE_LIST, Done, all, certificates, resolve, whole_page};
 use crate::cli::Format;
 use crate::output::{Column, done, list, print};
 
@@ -186,11 +186,4 @@ async fn known(api: &ApiClient, device: &DeviceDetail) -> anyhow::Result<Value> 
     }
     let events = all(async |after| api.export_events(id, &page(after)).await).await?;
     Ok(json!({ "device": device, "certificates": certificates, "events": events }))
-}
-
-fn whole_page(after: Option<String>) -> PageQuery {
-    PageQuery {
-        after,
-        limit: Some(1000),
-    }
 }

@@ -6,12 +6,13 @@ use domain::{DeviceId, DeviceState, DeviceTransition, HardwareUuid, RevocationRe
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
+use super::memberships::{evaluate_at_once, hold, leave, mark_due};
 use super::reads::{
     DEVICE, EVENT, MOST, after_event, corrupt, device, device_id, event, event_cursor, no_cursor,
     optional_device_id, page, time, word,
 };
 use super::writes::{Outcome, no_device, revoke_all};
-use super::{Database, Db, DbConnection, DbRow, LOCK_ROW, SERIAL_TEXT};
+use super::{Database, Db, DbConnection, DbRow, LOCK_ROW, SERIAL_TEXT, results};
 use crate::change::{Applied, Conflict, PURGED_AT_ONCE, Purged};
 use crate::model::{AuditEvent, ClaimedDevice, Device, DeviceConflict, Page};
 use crate::{ReadIdentities, Unavailable};
@@ -151,9 +152,9 @@ impl ReadIdentities for Database {
 
 /// The records that a device replaced, and those that they replaced. Nobody replaces a computer's
 /// record 64 times: it ends there, whatever the records say.
-const EARLIER: &str = "WITH RECURSIVE earlier (id, depth) AS \
+pub(super) const EARLIER: &str = "WITH RECURSIVE earlier (id, depth) AS \
      (SELECT f.id, 1 FROM device f WHERE f.successor = ";
-const EARLIER_OF_EARLIER: &str = " UNION ALL SELECT b.id, l.depth + 1 FROM device b \
+pub(super) const EARLIER_OF_EARLIER: &str = " UNION ALL SELECT b.id, l.depth + 1 FROM device b \
      JOIN earlier l ON b.successor = l.id WHERE l.depth < 64) ";
 
 pub(super) async fn merge(
@@ -192,10 +193,12 @@ pub(super) async fn merge(
     if let Err(refused) = from_state.after(DeviceTransition::Supersede) {
         return Ok(Err(refused.into()));
     }
+    let held = hold(db, at).await?;
     for sql in [
         "UPDATE device SET state = 'obsolete', successor = $2 WHERE id = $1",
-        "INSERT INTO membership (collection, device) SELECT m.collection, $2 FROM membership m \
-         WHERE m.device = $1 ON CONFLICT DO NOTHING",
+        "UPDATE exemption SET device = $2 WHERE device = $1",
+        "INSERT INTO collection_direct (collection, device) SELECT n.collection, $2 \
+         FROM collection_direct n WHERE n.device = $1 ON CONFLICT DO NOTHING",
     ] {
         sqlx::query(sql)
             .bind(from.as_bytes().to_vec())
@@ -203,11 +206,12 @@ pub(super) async fn merge(
             .execute(&mut *db)
             .await?;
     }
-    sqlx::query("DELETE FROM membership WHERE device = $1")
+    sqlx::query("DELETE FROM collection_direct WHERE device = $1")
         .bind(from.as_bytes().to_vec())
         .execute(&mut *db)
         .await?;
     let certificates = revoke_all(db, from, RevocationReason::Superseded, at).await?;
+    evaluate_at_once(db, &[from, into], held).await?;
     Ok(Ok(Applied::Revoked { certificates }))
 }
 
@@ -260,8 +264,17 @@ pub(super) async fn delete(
     if !devices.contains(&device) {
         return Ok(Err(no_device(device)));
     }
+    // What is deleted does not count any more.
+    hold(db, at).await?;
+    leave(db, |query| {
+        query.push("device IN (");
+        push_devices(query, &devices);
+        query.push(")");
+    })
+    .await?;
     let mut deleted = 0;
     let mut certificates = 0;
+    mark_due(db, devices.iter().copied()).await?;
     for device in devices {
         // The update takes the row's lock: an issue that is under way finishes first, and is then
         // seen.
@@ -298,6 +311,7 @@ pub(super) async fn purge(
     db: &mut DbConnection,
     deleted_until: Timestamp,
     expired_until: Timestamp,
+    at: Timestamp,
 ) -> Result<Outcome> {
     let mut purged = Purged::default();
     let sql = "SELECT id FROM device WHERE deleted_at IS NOT NULL AND deleted_at <= $1 \
@@ -319,6 +333,12 @@ pub(super) async fn purge(
         }
         purged.certificates = remove_certificates(db, &devices, expired_until).await?;
         if purged.certificates >= u64::from(PURGED_AT_ONCE) {
+            purged.more = true;
+            return Ok(Ok(Applied::Purged(purged)));
+        }
+        hold(db, at).await?;
+        purged.results = results::purge(db, &devices).await?;
+        if purged.results >= u64::from(PURGED_AT_ONCE) {
             purged.more = true;
             return Ok(Ok(Applied::Purged(purged)));
         }
@@ -352,7 +372,7 @@ pub(super) async fn purge(
         query.push(")").build().execute(&mut *db).await?;
         purged.more |= gone.len() as i64 == DEVICES_AT_ONCE;
     }
-    let nothing = purged.devices + purged.certificates + purged.entries == 0;
+    let nothing = purged.devices + purged.certificates + purged.entries + purged.results == 0;
     Ok(Ok(if nothing {
         Applied::Unchanged
     } else {
@@ -423,13 +443,23 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
     push_devices(&mut query, devices);
     query.push(") ON CONFLICT DO NOTHING");
     query.build().execute(&mut *db).await?;
+    leave(db, |query| {
+        query.push("device IN (");
+        push_devices(query, devices);
+        query.push(")");
+    })
+    .await?;
     for sql in [
         "DELETE FROM device_seen WHERE device IN (",
-        "DELETE FROM membership WHERE device IN (",
+        "DELETE FROM collection_direct WHERE device IN (",
+        "DELETE FROM membership_due WHERE device IN (",
+        "DELETE FROM compliance_device WHERE device IN (",
         "DELETE FROM device_distinct WHERE a IN (",
         "DELETE FROM device_distinct WHERE b IN (",
         "DELETE FROM renewal_order WHERE device IN (",
         "DELETE FROM alert WHERE device IN (",
+        "DELETE FROM command WHERE device IN (",
+        "DELETE FROM exemption WHERE device IN (",
     ] {
         let mut query = QueryBuilder::<Db>::new(sql);
         push_devices(&mut query, devices);

@@ -1,16 +1,21 @@
 //! The queries. Compiled once for each database: `super` says which.
 
 use async_trait::async_trait;
+use domain::filter::DAY_MILLISECONDS;
 use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
-use sqlx::{QueryBuilder, Row};
+use protocol::PolicyState;
+use sqlx::{Connection, QueryBuilder, Row};
 
+use super::compliance_reads::{policy_place, version};
+use super::memberships::mark_due;
 use super::renewal_orders::{ORDER_OF_CERTIFICATE, ordered};
-use super::{Database, Db, DbRow};
+use super::{BEGIN, DEPLOYMENT_NUMBERS, Database, Db, DbConnection, DbRow};
 use crate::audit::Head;
 use crate::model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint, Crl,
     Device, DeviceFilter, Page, Revocation, Segment, Standing, Token, Usage,
 };
+use crate::results::RecordedResults;
 use crate::{Reads, Unavailable};
 
 type Result<T> = std::result::Result<T, Unavailable>;
@@ -19,7 +24,7 @@ type Result<T> = std::result::Result<T, Unavailable>;
 pub(super) const MOST: u32 = 5_000;
 
 pub(super) const DEVICE: &str = "SELECT d.id, d.state, d.owner, d.user_name, d.enrolled_at, d.facts, d.host_name, d.successor, \
-     d.renewal_allowed_until, s.at AS last_seen \
+     d.renewal_allowed_until, d.policy_epoch, d.policy_counter, d.policy_problem, s.at AS last_seen \
      FROM device d LEFT JOIN device_seen s ON s.device = d.id";
 
 pub(super) const CERTIFICATE: &str = "SELECT c.serial, c.device, c.key, c.state, c.subject, c.issued_at, c.not_before, \
@@ -112,10 +117,23 @@ impl Reads for Database {
     async fn standing(&self, serial: SerialNumber) -> Result<Option<Standing>> {
         let sql = "SELECT c.device, c.owner, d.state AS device_state, c.state AS certificate_state, c.key, \
              c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
-             d.renewal_allowed_until, d.predecessor, o.starts_at, o.ends_at, o.explanation_url \
-             FROM certificate c JOIN device d ON d.id = c.device";
+             d.renewal_allowed_until, d.predecessor, d.policy_epoch, d.policy_counter, \
+             d.policy_problem, o.starts_at, o.ends_at, o.explanation_url, \
+             d.enrolled_at, y.epoch, y.counter, y.objects, r.stream, r.sequence, r.evaluated_at, \
+             CASE WHEN EXISTS (SELECT 1 FROM command w \
+             WHERE w.device = c.device AND w.ended_at IS NULL) THEN 1 ELSE 0 END AS has_commands, \
+             (SELECT ";
         let mut query = QueryBuilder::<Db>::new(sql);
-        query.push(ORDER_OF_CERTIFICATE).push(" WHERE c.serial = ");
+        query
+            .push(DEPLOYMENT_NUMBERS)
+            .push(
+                " FROM membership m JOIN deployment p ON p.collection = m.collection \
+                 WHERE m.device = c.device) AS deployments \
+                 FROM certificate c JOIN device d ON d.id = c.device JOIN policy y ON y.one = 1 \
+                 LEFT JOIN compliance_device r ON r.device = c.device",
+            )
+            .push(ORDER_OF_CERTIFICATE)
+            .push(" WHERE c.serial = ");
         let row = query
             .push_bind(serial.as_bytes().to_vec())
             .build()
@@ -136,7 +154,13 @@ impl Reads for Database {
                 facts: facts(&row)?,
                 renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
                 predecessor: optional_device_id(&row, "predecessor")?,
+                enrolled_at: time(&row, "enrolled_at")?,
                 ordered: ordered(&row)?,
+                policy: policy_state(&row)?,
+                place: policy_place(&row)?,
+                deployments: numbers(&row, "deployments")?,
+                has_commands: row.try_get::<i32, _>("has_commands")? != 0,
+                results: recorded_results(&row)?,
             })
         })
         .transpose()
@@ -271,7 +295,7 @@ impl Reads for Database {
     async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>> {
         let limit = filter.limit.min(MOST);
         let mut query = QueryBuilder::<Db>::new(
-            "SELECT a.number, a.kind, a.device, a.detail, a.first_at, a.last_at, a.times, \
+            "SELECT a.number, a.kind, a.device, a.deployment, a.detail, a.first_at, a.last_at, a.times, \
              a.closed_at, COALESCE(d.host_name, '') AS host_name \
              FROM alert a LEFT JOIN device d ON d.id = a.device WHERE a.number < ",
         );
@@ -443,6 +467,9 @@ impl Reads for Database {
 
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<()> {
         for chunk in seen.chunks(5_000) {
+            let mut connection = self.writer.acquire().await?;
+            let mut transaction = connection.begin_with(BEGIN).await?;
+            let returned = returned(&mut transaction, chunk).await?;
             let mut query = QueryBuilder::<Db>::new("INSERT INTO device_seen (device, at) ");
             query.push_values(chunk, |mut row, (device, at)| {
                 row.push_bind(device.as_bytes().to_vec())
@@ -450,6 +477,26 @@ impl Reads for Database {
             });
             query.push(
                 " ON CONFLICT (device) DO UPDATE SET at = excluded.at WHERE device_seen.at < excluded.at",
+            );
+            query.build().execute(&mut *transaction).await?;
+            mark_due(&mut transaction, returned).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn record_evaluated(&self, evaluated: &[(DeviceId, Timestamp)]) -> Result<()> {
+        for chunk in evaluated.chunks(5_000) {
+            let mut query = QueryBuilder::<Db>::new(
+                "UPDATE compliance_device SET evaluated_at = v.column2 FROM (",
+            );
+            query.push_values(chunk, |mut row, (device, at)| {
+                row.push_bind(device.as_bytes().to_vec())
+                    .push_bind(at.as_millisecond());
+            });
+            query.push(
+                ") AS v WHERE compliance_device.device = v.column1 \
+                 AND compliance_device.evaluated_at < v.column2",
             );
             query.build().execute(&self.writer).await?;
         }
@@ -471,6 +518,30 @@ impl Reads for Database {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Which of the seen devices were not seen for a day or more, or never: their days since then change
+/// now. Those of the others stay at none.
+async fn returned(db: &mut DbConnection, seen: &[(DeviceId, Timestamp)]) -> Result<Vec<DeviceId>> {
+    if seen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<Db>::default();
+    push_returned(&mut query, seen);
+    let rows = query.build().fetch_all(db).await?;
+    rows.iter().map(|row| device_id(row, "device")).collect()
+}
+
+pub(super) fn push_returned(query: &mut QueryBuilder<Db>, seen: &[(DeviceId, Timestamp)]) {
+    query.push("SELECT v.column1 AS device FROM (");
+    query.push_values(seen, |mut row, (device, at)| {
+        row.push_bind(device.as_bytes().to_vec())
+            .push_bind(at.as_millisecond() - DAY_MILLISECONDS);
+    });
+    query.push(
+        ") AS v WHERE NOT EXISTS (SELECT 1 FROM device_seen s \
+         WHERE s.device = v.column1 AND s.at > v.column2)",
+    );
 }
 
 pub(super) fn page<T>(
@@ -506,7 +577,35 @@ pub(super) fn device(row: DbRow) -> Result<Device> {
         facts: facts(&row)?,
         successor: optional_device_id(&row, "successor")?,
         renewal_allowed_until: optional_time(&row, "renewal_allowed_until")?,
+        policy: policy_state(&row)?,
     })
+}
+
+/// What a device said of its policy; none when it never said anything.
+fn policy_state(row: &DbRow) -> Result<Option<PolicyState>> {
+    let epoch: Option<i64> = row.try_get("policy_epoch")?;
+    let counter: Option<i64> = row.try_get("policy_counter")?;
+    let (Some(epoch), Some(counter)) = (epoch, counter) else {
+        return Ok(None);
+    };
+    Ok(Some(PolicyState {
+        version: version(epoch, counter)?,
+        problem: row.try_get("policy_problem")?,
+    }))
+}
+
+/// Numbers with commas between them, sorted.
+fn numbers(row: &DbRow, column: &str) -> Result<Vec<i64>> {
+    let list: Option<String> = row.try_get(column)?;
+    let list = list.unwrap_or_default();
+    let mut numbers = list
+        .split(',')
+        .filter(|number| !number.is_empty())
+        .map(|number| number.parse().map_err(corrupt))
+        .collect::<Result<Vec<i64>>>()?;
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
 }
 
 pub(super) fn certificate(row: DbRow) -> Result<Certificate> {
@@ -534,7 +633,8 @@ fn alert(row: DbRow) -> Result<Alert> {
     Ok(Alert {
         number: row.try_get("number")?,
         kind: word(&row, "kind")?,
-        device: device_id(&row, "device")?,
+        device: optional_device_id(&row, "device")?,
+        deployment: row.try_get("deployment")?,
         host_name: row.try_get("host_name")?,
         detail: row.try_get("detail")?,
         first_at: time(&row, "first_at")?,
@@ -542,6 +642,17 @@ fn alert(row: DbRow) -> Result<Alert> {
         times: row.try_get("times")?,
         closed_at: optional_time(&row, "closed_at")?,
     })
+}
+
+fn recorded_results(row: &DbRow) -> Result<Option<RecordedResults>> {
+    let Some(evaluated_at) = optional_time(row, "evaluated_at")? else {
+        return Ok(None);
+    };
+    Ok(Some(RecordedResults {
+        stream: bytes(row, "stream")?,
+        sequence: row.try_get("sequence")?,
+        evaluated_at,
+    }))
 }
 
 pub(super) fn event(row: DbRow) -> Result<AuditEvent> {
@@ -611,7 +722,7 @@ pub(super) fn word<T: std::str::FromStr<Err: std::fmt::Display>>(
     word.parse().map_err(corrupt)
 }
 
-fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
+pub(super) fn bytes<const N: usize>(row: &DbRow, column: &str) -> Result<[u8; N]> {
     let bytes: Vec<u8> = row.try_get(column)?;
     bytes
         .try_into()
@@ -637,6 +748,6 @@ fn key(row: &DbRow) -> Result<KeyDigest> {
     KeyDigest::from_bytes(&row.try_get::<Vec<u8>, _>("key")?).map_err(corrupt)
 }
 
-fn facts(row: &DbRow) -> Result<DeviceFacts> {
+pub(super) fn facts(row: &DbRow) -> Result<DeviceFacts> {
     serde_json::from_str(row.try_get("facts")?).map_err(corrupt)
 }

@@ -7,15 +7,20 @@ use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use domain::fault::step;
+use domain::filter::{TextField, VersionField};
 use domain::{
-    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, HardwareUuid,
-    RevocationReason, SerialNumber, Timestamp,
+    CertificateState, DeviceFacts, DeviceId, DeviceState, DeviceTransition, RevocationReason,
+    SerialNumber, Timestamp,
 };
 use sqlx::{Connection, QueryBuilder, Row};
 
+use super::memberships::mark_due;
 use super::reads::{CERTIFICATE, certificate, device_id, serial, word};
 use super::{BEGIN, Database, Db, DbConnection, LOCK_DEVICE_ROWS};
-use super::{collections, identity, renewal_orders};
+use super::{
+    collections, commands, compliance, deployment_states, identity, memberships, renewal_orders,
+    results,
+};
 use crate::Unavailable;
 use crate::change::{Applied, Change, Conflict, Kind, NewCertificate, NewDevice};
 use crate::model::{AuditEvent, Certificate, Segment};
@@ -85,6 +90,8 @@ async fn apply_run(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>
         }
         Kind::UseCertificate { .. } => use_certificates(db, run).await,
         Kind::ReportFacts { .. } => report_facts(db, run).await,
+        Kind::ReportPolicy { .. } => commands::report_policy(db, run).await,
+        Kind::ReportResults(_) => results::report(db, run).await,
         _ => {
             let mut outcomes = Vec::with_capacity(run.len());
             for change in run {
@@ -229,16 +236,21 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             }))
         }
         Kind::Noted(_) => Ok(Ok(Applied::Done)),
-        Kind::CreateCollection { name } => collections::create(db, name, change.at).await,
-        Kind::DeleteCollection { name } => collections::delete(db, name).await,
+        Kind::CreateCollection { name, rules } => {
+            collections::create(db, name, rules, change.at).await
+        }
+        Kind::SetCollectionRules { name, rules } => {
+            collections::set_rules(db, name, rules, change.at).await
+        }
+        Kind::DeleteCollection { name } => collections::delete(db, name, change.at).await,
         Kind::AddMembers {
             collection,
             devices,
-        } => collections::add(db, collection, devices).await,
+        } => collections::add(db, collection, devices, change.at).await,
         Kind::RemoveMembers {
             collection,
             devices,
-        } => collections::remove(db, collection, devices).await,
+        } => collections::remove(db, collection, devices, change.at).await,
         Kind::SetRenewalWindow {
             scope,
             window,
@@ -250,10 +262,35 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
         Kind::PurgeDevices {
             deleted_until,
             expired_until,
-        } => identity::purge(db, *deleted_until, *expired_until).await,
-        Kind::Renew { .. } | Kind::UseCertificate { .. } | Kind::ReportFacts { .. } => {
+        } => identity::purge(db, *deleted_until, *expired_until, change.at).await,
+        Kind::Object(object) => compliance::apply(db, object, &change.by, change.at).await,
+        Kind::IssueCommand(new) => commands::issue(db, new, &change.by, change.at).await,
+        Kind::EndCommand { device, id, result } => {
+            commands::end(db, *device, id, result, change.at).await
+        }
+        Kind::ExpireCommands { device } => commands::expire(db, *device, change.at).await,
+        Kind::RaiseEpoch => commands::raise_epoch(db).await,
+        Kind::Renew { .. }
+        | Kind::UseCertificate { .. }
+        | Kind::ReportFacts { .. }
+        | Kind::ReportPolicy { .. }
+        | Kind::ReportResults(_) => {
             unreachable!("these kinds are written in sets")
         }
+        Kind::WorkOutDeployments => deployment_states::work_out_due(db, change.at).await,
+        Kind::EndExemptions => deployment_states::end_exemptions(db, change.at).await,
+        Kind::JudgeCompliance {
+            deployment,
+            alert_at,
+            below,
+        } => {
+            deployment_states::judge(db, *deployment, *alert_at, below.as_deref(), change.at).await
+        }
+        Kind::EvaluateDevices { most } => memberships::evaluate_due(db, *most, change.at).await,
+        Kind::EvaluateCollections { most } => {
+            memberships::evaluate_collections(db, *most, change.at).await
+        }
+        Kind::SweepMemberships => memberships::sweep(db, change.at).await,
     }
 }
 
@@ -315,6 +352,7 @@ async fn enroll(
         }],
     )
     .await?;
+    mark_due(db, [device.id]).await?;
     Ok(outcomes.pop().unwrap_or_else(|| Err(no_device(device.id))))
 }
 
@@ -487,11 +525,13 @@ async fn use_certificates(db: &mut DbConnection, run: &[Change]) -> Result<Vec<O
             .map(|row| device_id(row, "device"))
             .collect::<Result<HashSet<_>>>()?;
         let mut list = query.separated(", ");
-        for device in devices {
+        for device in &devices {
             list.push_bind(device.as_bytes().to_vec());
         }
         query.push(")");
         query.build().execute(&mut *db).await?;
+        // Another certificate is in use now, with another end.
+        mark_due(db, devices).await?;
     }
     for change in run {
         if let Kind::UseCertificate {
@@ -552,14 +592,24 @@ async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outco
     let mut query = QueryBuilder::<Db>::new(
         "UPDATE device SET host_name = v.column2, facts = v.column3, hardware_uuid = v.column4, \
          hardware_reported_at = CASE WHEN device.hardware_uuid IS NOT DISTINCT FROM v.column4 \
-         THEN device.hardware_reported_at ELSE v.column5 END FROM (",
+         THEN device.hardware_reported_at ELSE v.column5 END, model = v.column6, \
+         os_name = v.column7, os_release = v.column8, hardware_serial = v.column9, \
+         os_version = v.column10, agent_version = v.column11, trust_verified = v.column12 FROM (",
     );
     query.push_values(last, |mut row, (device, (facts, at))| {
         row.push_bind(device.as_bytes().to_vec())
             .push_bind(facts.host_name.clone())
             .push_bind(serde_json::to_string(facts).expect("facts are plain data"))
-            .push_bind(HardwareUuid::matchable(&facts.hardware_uuid).map(|uuid| uuid.to_string()))
-            .push_bind(at.as_millisecond());
+            .push_bind(facts.text(TextField::HardwareUuid))
+            .push_bind(at.as_millisecond())
+            .push_bind(facts.text(TextField::Model))
+            .push_bind(facts.text(TextField::OsName))
+            .push_bind(facts.text(TextField::OsRelease))
+            .push_bind(facts.text(TextField::HardwareSerial));
+        for field in [VersionField::OsVersion, VersionField::AgentVersion] {
+            row.push_bind(facts.version(field).map(|version| version.sort_key()));
+        }
+        row.push_bind(facts.trust_verified.map(i64::from));
     });
     query.push(") AS v WHERE device.id = v.column1 RETURNING device.id");
     let rows = query.build().fetch_all(&mut *db).await?;
@@ -567,6 +617,7 @@ async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outco
         .iter()
         .map(|row| device_id(row, "id"))
         .collect::<Result<HashSet<_>>>()?;
+    mark_due(db, known.iter().copied()).await?;
     Ok(run
         .iter()
         .map(|change| match &change.kind {
@@ -616,6 +667,7 @@ async fn transit(
         Some(reason) => revoke_all(db, device, reason, at).await?,
         None => 0,
     };
+    mark_due(db, [device]).await?;
     Ok(Ok(if before == after && certificates == 0 {
         Applied::Unchanged
     } else {
@@ -647,14 +699,15 @@ async fn revoke_certificate(
     at: Timestamp,
 ) -> Result<Outcome> {
     let sql = "UPDATE certificate SET state = 'revoked', revoked_at = $2, revocation_reason = $3 \
-         WHERE serial = $1 AND state <> 'revoked'";
-    let done = sqlx::query(sql)
+         WHERE serial = $1 AND state <> 'revoked' RETURNING device";
+    let revoked = sqlx::query(sql)
         .bind(serial.as_bytes().to_vec())
         .bind(at.as_millisecond())
         .bind(reason.word())
-        .execute(&mut *db)
+        .fetch_optional(&mut *db)
         .await?;
-    if done.rows_affected() == 1 {
+    if let Some(row) = revoked {
+        mark_due(db, [device_id(&row, "device")?]).await?;
         return Ok(Ok(Applied::Revoked { certificates: 1 }));
     }
     let known = sqlx::query("SELECT serial FROM certificate WHERE serial = $1")

@@ -13,16 +13,35 @@ use crate::Unavailable;
 // The statements are written once, for both databases; what differs is named in this module.
 #[path = "../sql/collections.rs"]
 mod collections;
+#[path = "../sql/commands.rs"]
+mod commands;
+#[path = "../sql/compliance.rs"]
+mod compliance;
+#[path = "../sql/compliance_reads.rs"]
+mod compliance_reads;
+#[path = "../sql/deployment_states.rs"]
+mod deployment_states;
+#[path = "../sql/filters.rs"]
+mod filters;
 #[path = "../sql/identity.rs"]
 mod identity;
+#[path = "../sql/memberships.rs"]
+mod memberships;
+#[cfg(test)]
+mod plans;
 #[path = "../sql/reads.rs"]
 mod reads;
 #[path = "../sql/renewal_orders.rs"]
 mod renewal_orders;
+#[path = "../sql/result_reads.rs"]
+mod result_reads;
+#[path = "../sql/results.rs"]
+mod results;
 #[path = "../sql/writes.rs"]
 mod writes;
 
 type Db = sqlx::Sqlite;
+type DbPool = SqlitePool;
 type DbConnection = SqliteConnection;
 type DbRow = SqliteRow;
 
@@ -32,8 +51,17 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 const LOCK_DEVICE_ROWS: &str = "";
 const LOCK_ROW: &str = "";
 const SHARE_ROW: &str = "";
+const LOCK_ROW_UNLESS_TAKEN: &str = "";
+/// There is one node, and nobody to wait for.
+const NODE: &str = "''";
+const SHARE_KEY: &str = "";
+const SHARE_DEFINITIONS: &str = "";
+const CHANGE_DEFINITIONS: &str = "";
+const BYTES: &str = "BLOB";
 /// The text of a certificate's serial number.
 const SERIAL_TEXT: &str = "lower(hex(c.serial))";
+/// Numbers of deployments `p` with commas between them.
+const DEPLOYMENT_NUMBERS: &str = "group_concat(p.number)";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/sqlite/migrations");
 
@@ -60,6 +88,7 @@ impl Database {
             .connect_with(options.clone())
             .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
+        collections::keep_built_ins(&writer).await?;
         let readers = options_of_pool()
             .max_connections(4)
             .connect_with(options.pragma("query_only", "1"))
@@ -71,4 +100,26 @@ impl Database {
 /// A file's connections do not break: none is tried before it is used.
 fn options_of_pool() -> SqlitePoolOptions {
     SqlitePoolOptions::new().test_before_acquire(false)
+}
+
+/// A database of a test's own, and what a plan looks like.
+#[cfg(test)]
+mod testing {
+    use super::Database;
+
+    pub(super) const EXPLAIN: &str = "EXPLAIN QUERY PLAN ";
+    pub(super) const PLAN_COLUMN: &str = "detail";
+    pub(super) const BEFORE_PLANS: &str = "SELECT 1";
+
+    pub(super) async fn database() -> (Database, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let database = Database::open(&folder.path().join("site.db")).await;
+        (database.expect("opens"), folder)
+    }
+
+    /// True for a line of a plan that reads a whole table.
+    pub(super) fn reads_all(line: &str) -> bool {
+        // Not a list of values, nor a query inside, whose own line follows.
+        line.starts_with("SCAN ") && !line.starts_with("SCAN v") && !line.contains("CONSTANT")
+    }
 }

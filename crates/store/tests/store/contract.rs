@@ -1,7 +1,10 @@
 //! What both databases must do.
 
+pub use super::compliance::*;
 pub use super::fleet::*;
 pub use super::identity::*;
+pub use super::memberships::*;
+pub use super::results::*;
 use super::*;
 
 pub fn at(second: i64) -> Timestamp {

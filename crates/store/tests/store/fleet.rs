@@ -16,10 +16,21 @@ pub async fn add(store: &Store, name: &str, devices: &[DeviceId]) -> Result<Appl
 }
 
 pub async fn create(store: &Store, name: &str) -> Result<Applied, Conflict> {
-    apply(store, 0, Kind::CreateCollection { name: named(name) }).await
+    let kind = Kind::CreateCollection {
+        name: named(name),
+        rules: CollectionRules::default(),
+    };
+    apply(store, 0, kind).await
 }
 
-async fn members(store: &Store, name: &str) -> Vec<DeviceId> {
+fn members_changed(changed: u64) -> Applied {
+    Applied::Members {
+        changed,
+        outside: 0,
+    }
+}
+
+pub async fn members(store: &Store, name: &str) -> Vec<DeviceId> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
@@ -46,10 +57,7 @@ pub async fn collections_have_members(place: Place) {
         Err(Conflict::Exists(_))
     ));
     create(&store, "Zoo").await.expect("creates");
-    assert_eq!(
-        add(&store, "Labs", &devices).await,
-        Ok(Applied::Members { changed: 5 })
-    );
+    assert_eq!(add(&store, "Labs", &devices).await, Ok(members_changed(5)));
     assert_eq!(
         add(&store, "Labs", &devices[..2]).await,
         Ok(Applied::Unchanged)
@@ -90,7 +98,7 @@ pub async fn collections_have_members(place: Place) {
     for outcome in &outcomes[..3] {
         assert!(matches!(outcome, Err(Conflict::NotFound(_))), "{outcome:?}");
     }
-    assert_eq!(outcomes[3], Ok(Applied::Members { changed: 1 }));
+    assert_eq!(outcomes[3], Ok(members_changed(1)));
     assert_eq!(members(&store, "Zoo").await, [devices[0]]);
 
     let remove = Kind::RemoveMembers {
@@ -99,23 +107,25 @@ pub async fn collections_have_members(place: Place) {
     };
     assert_eq!(
         apply(&store, 3, remove.clone()).await,
-        Ok(Applied::Members { changed: 1 })
+        Ok(members_changed(1))
     );
     assert_eq!(apply(&store, 3, remove).await, Ok(Applied::Unchanged));
     assert_eq!(members(&store, "Labs").await, devices[1..]);
 
-    let page = store.collections(None, 1).await.expect("reads");
+    let page = store.collections(Some("Certificate z"), 1).await;
+    let page = page.expect("reads");
     assert_eq!(page.items[0].name, named("Labs"));
     assert_eq!(
         (page.items[0].members, page.items[0].created_at),
-        (4, at(0))
+        (4, Some(at(0)))
     );
     let page = store
         .collections(page.next.as_deref(), 9)
         .await
         .expect("reads");
-    assert_eq!(page.items.len(), 1);
-    assert_eq!((page.items[0].members, page.next), (1, None));
+    let names: Vec<_> = page.items.iter().map(|found| found.name.as_str()).collect();
+    assert_eq!(names, ["Never checked in", "Obsolete", "Zoo"]);
+    assert_eq!((page.items[2].members, page.next), (1, None));
 
     let delete = Kind::DeleteCollection {
         name: named("Labs"),

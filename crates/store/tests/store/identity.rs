@@ -275,6 +275,7 @@ pub async fn what_was_deleted_is_forgotten_and_the_log_still_holds(place: Place)
             Purged {
                 devices: 1,
                 certificates: 0,
+                results: 0,
                 entries: 4,
                 more: false
             }

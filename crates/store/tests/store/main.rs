@@ -5,15 +5,18 @@ use std::sync::{Arc, OnceLock};
 use acceptance::postgres::Postgres;
 use clock::SystemRng;
 use domain::{
-    AlertKind, CertificateState, CollectionName, DeviceFacts, DeviceId, DeviceState,
-    DeviceTransition, HardwareUuid, KeyDigest, Pin, RenewalScope, RevocationReason, Rng, Role,
-    SerialNumber, Timestamp, TokenDigest, Window,
+    AlertKind, BuiltInCollection, CertificateState, CollectionName, CollectionRules, DeviceFacts,
+    DeviceId, DeviceState, DeviceTransition, HardwareUuid, KeyDigest, Pin, RenewalScope,
+    RevocationReason, Rng, Role, SerialNumber, Timestamp, TokenDigest, Window,
 };
 use store::*;
 
+mod compliance;
 mod contract;
 mod fleet;
 mod identity;
+mod memberships;
+mod results;
 
 /// A database of a test's own.
 struct Place {
@@ -42,7 +45,12 @@ impl Place {
     }
 
     async fn open(&self) -> Store {
-        Store::open(&self.location, "test", Arc::new(SystemRng))
+        self.open_as("test").await
+    }
+
+    /// As a node of that name.
+    async fn open_as(&self, node: &str) -> Store {
+        Store::open(&self.location, node, Arc::new(SystemRng))
             .await
             .expect("opens")
     }
@@ -86,4 +94,29 @@ store_contract!(
     merged_records_are_read_from_the_one_that_stays,
     what_was_deleted_is_forgotten_and_the_log_still_holds,
     much_is_forgotten_in_steps,
+    a_revision_never_changes_and_unchanged_rules_keep_their_numbers,
+    what_is_used_is_not_deleted,
+    no_baseline_is_a_part_of_itself,
+    two_nodes_do_not_close_a_cycle_together,
+    a_deployment_comes_to_revisions_and_rules,
+    exemptions_end_and_stay_in_the_records,
+    a_command_is_for_one_device_and_done_once,
+    what_a_device_says_of_its_policy_is_kept,
+    rules_choose_members,
+    rules_that_cannot_hold_are_refused,
+    what_happens_to_a_device_changes_its_memberships_alone,
+    memberships_change_with_time_and_without_an_event,
+    last_seen_times_change_memberships,
+    an_evaluation_goes_in_steps_and_begins_anew_when_rules_change,
+    a_preview_counts_and_shows_the_first,
+    results_are_applied_once,
+    what_was_found_is_kept_with_its_time,
+    a_deployment_stands_as_its_worst_rule,
+    who_enters_and_who_leaves_counts,
+    an_exemption_counts_until_its_end,
+    the_past_can_be_asked,
+    results_go_with_their_device_and_history_stays_with_the_merged,
+    too_little_compliance_is_one_alert,
+    sums_are_right_after_whatever_happens,
+    sums_are_right_while_a_deployment_changes,
 );

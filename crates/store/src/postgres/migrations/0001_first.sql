@@ -26,10 +26,18 @@ CREATE TABLE device (
     id BYTEA PRIMARY KEY,
     state TEXT NOT NULL,
     owner TEXT NOT NULL,
-    user_name TEXT NOT NULL,
+    user_name TEXT COLLATE "C" NOT NULL,
     enrolled_at BIGINT NOT NULL,
     host_name TEXT COLLATE "C" NOT NULL DEFAULT '',
     facts TEXT NOT NULL DEFAULT '{}',
+    -- Facts that filters compare; NULL where nothing was reported. Versions in a form that sorts.
+    model TEXT COLLATE "C",
+    os_name TEXT COLLATE "C",
+    os_release TEXT COLLATE "C",
+    os_version TEXT COLLATE "C",
+    agent_version TEXT COLLATE "C",
+    hardware_serial TEXT COLLATE "C",
+    trust_verified BIGINT,
     -- The record that took this one's place.
     successor BYTEA,
     -- The record that this one takes the place of, once it is used.
@@ -39,6 +47,10 @@ CREATE TABLE device (
     -- What it claims, where two devices that claim it may be one computer; and since when.
     hardware_uuid TEXT COLLATE "C",
     hardware_reported_at BIGINT,
+    -- The policy that it said it has, and why it does not run it.
+    policy_epoch BIGINT,
+    policy_counter BIGINT,
+    policy_problem TEXT,
     deleted_at BIGINT
 );
 CREATE INDEX device_name ON device (host_name, id);
@@ -46,9 +58,11 @@ CREATE INDEX device_state ON device (state, host_name, id);
 CREATE INDEX device_successor ON device (successor) WHERE successor IS NOT NULL;
 CREATE INDEX device_hardware ON device (state, hardware_uuid, enrolled_at, id)
     WHERE hardware_uuid IS NOT NULL;
+CREATE INDEX device_enrolled ON device (enrolled_at);
 CREATE INDEX device_deleted ON device (deleted_at, id) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE device_seen (device BYTEA PRIMARY KEY, at BIGINT NOT NULL);
+CREATE INDEX device_seen_at ON device_seen (at);
 
 CREATE TABLE certificate (
     serial BYTEA PRIMARY KEY,
@@ -121,28 +135,70 @@ CREATE TABLE audit_checkpoint (
 CREATE TABLE alert (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind TEXT NOT NULL,
-    device BYTEA NOT NULL,
+    -- What it is about: one of the two.
+    device BYTEA,
+    deployment BIGINT,
     detail TEXT NOT NULL,
     first_at BIGINT NOT NULL,
     last_at BIGINT NOT NULL,
     times BIGINT NOT NULL DEFAULT 1,
     closed_at BIGINT
 );
--- What happens again to the same device is one open alert.
+-- What happens again to the same device, or deployment, is one open alert.
 CREATE UNIQUE INDEX alert_open ON alert (kind, device) WHERE closed_at IS NULL;
+CREATE UNIQUE INDEX alert_open_deployment ON alert (kind, deployment) WHERE closed_at IS NULL;
 CREATE INDEX alert_device ON alert (device, number);
 CREATE TABLE collection (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name TEXT COLLATE "C" NOT NULL UNIQUE,
-    created_at BIGINT NOT NULL
+    -- NULL for the built-ins.
+    created_at BIGINT,
+    -- Only members of that collection become members; NULL for two of the built-ins.
+    limited_to BIGINT,
+    -- In the filter language.
+    query TEXT
 );
 
+-- Another collection whose members are members here, or are not: 1 or 0. The last one wins.
+CREATE TABLE collection_other (
+    collection BIGINT NOT NULL,
+    other BIGINT NOT NULL,
+    includes BIGINT NOT NULL,
+    PRIMARY KEY (collection, other, includes)
+);
+
+-- A device that an administrator named.
+CREATE TABLE collection_direct (
+    collection BIGINT NOT NULL,
+    device BYTEA NOT NULL,
+    PRIMARY KEY (collection, device)
+);
+CREATE INDEX collection_direct_device ON collection_direct (device, collection);
+
+-- What the rules come to: worked out, never written by hand.
 CREATE TABLE membership (
     collection BIGINT NOT NULL,
     device BYTEA NOT NULL,
     PRIMARY KEY (collection, device)
 );
 CREATE INDEX membership_device ON membership (device, collection);
+
+-- How many members a collection has. Written by whoever holds `membership_time`.
+CREATE TABLE membership_count (collection BIGINT PRIMARY KEY, members BIGINT NOT NULL);
+
+-- Devices that something happened to: their memberships are worked out anew.
+CREATE TABLE membership_due (device BYTEA PRIMARY KEY);
+
+-- Collections whose rules changed, or that are gone: all devices are looked at, up to one so far.
+CREATE TABLE membership_evaluation (
+    collection BIGINT PRIMARY KEY,
+    reached BYTEA NOT NULL
+);
+
+-- One row: the moment for which memberships hold that change with time. Whoever changes rules or
+-- works out memberships holds it.
+CREATE TABLE membership_time (one INTEGER PRIMARY KEY CHECK (one = 1), at BIGINT NOT NULL);
+INSERT INTO membership_time (one, at) VALUES (1, 0);
 
 -- An administrator's order: certificates of its scope that were issued before it are renewed in its
 -- window.
@@ -181,20 +237,25 @@ CREATE TABLE purged (one INTEGER PRIMARY KEY CHECK (one = 1), revocations BIGINT
 -- Compliance.
 
 -- One row: the version of the policy. The counter rises with each change that can alter a device's
--- list.
+-- list; so does `objects`, but not with memberships: what a node remembers of deployments is good until
+-- then. The row's lock orders the changes of objects.
 CREATE TABLE policy (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     epoch BIGINT NOT NULL,
-    counter BIGINT NOT NULL
+    counter BIGINT NOT NULL,
+    objects BIGINT NOT NULL
 );
-INSERT INTO policy (one, epoch, counter) VALUES (1, 1, 0);
+INSERT INTO policy (one, epoch, counter, objects) VALUES (1, 1, 0, 0);
 
+-- One that was deleted stays, and its revisions with it: they are what devices ran.
 CREATE TABLE configuration_item (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name TEXT COLLATE "C" NOT NULL UNIQUE,
+    name TEXT COLLATE "C" NOT NULL,
     latest BIGINT NOT NULL,
-    created_at BIGINT NOT NULL
+    created_at BIGINT NOT NULL,
+    deleted_at BIGINT
 );
+CREATE UNIQUE INDEX configuration_item_name ON configuration_item (name) WHERE deleted_at IS NULL;
 
 -- A revision never changes.
 CREATE TABLE item_revision (
@@ -204,6 +265,8 @@ CREATE TABLE item_revision (
     author TEXT NOT NULL,
     -- As it was given: domain's ItemContent.
     content TEXT NOT NULL,
+    -- In words, for lists.
+    platforms TEXT NOT NULL,
     -- What devices fetch: its hash, and the bytes.
     body_hash BYTEA NOT NULL UNIQUE,
     body BYTEA NOT NULL,
@@ -211,7 +274,7 @@ CREATE TABLE item_revision (
 );
 
 -- A rule of an item. Another definition under the same name is another rule; revisions that do not
--- change a rule share it.
+-- change a rule share it. Its severity is that of the newest revision that has it.
 CREATE TABLE rule (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     item BIGINT NOT NULL,
@@ -234,7 +297,9 @@ CREATE TABLE baseline (
     description TEXT NOT NULL,
     enabled BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
-    changed_at BIGINT NOT NULL
+    changed_at BIGINT NOT NULL,
+    -- Rises with each change: who changes what somebody else changed meanwhile is told.
+    version BIGINT NOT NULL
 );
 
 -- A configuration item, at a revision or always the latest, or another baseline.
@@ -261,19 +326,24 @@ CREATE TABLE deployment (
     alert_below BIGINT,
     alert_at BIGINT,
     made_at BIGINT NOT NULL,
-    changed_at BIGINT NOT NULL
+    changed_at BIGINT NOT NULL,
+    version BIGINT NOT NULL,
+    -- The `alert_at` whose moment came, and was acted on.
+    alert_judged_at BIGINT
 );
+CREATE INDEX deployment_alert ON deployment (alert_at) WHERE alert_at IS NOT NULL;
 CREATE INDEX deployment_baseline ON deployment (baseline);
 CREATE INDEX deployment_collection ON deployment (collection);
 
 -- What a deployment comes to, worked out when something of it changes: the revisions that its devices
--- get, and their rules. Empty while its baseline is not enabled.
+-- get, one of each item, and their rules. Empty while its baseline is not enabled.
 CREATE TABLE deployment_item (
     deployment BIGINT NOT NULL,
     item BIGINT NOT NULL,
     revision BIGINT NOT NULL,
-    PRIMARY KEY (deployment, item, revision)
+    PRIMARY KEY (deployment, item)
 );
+CREATE INDEX deployment_item_item ON deployment_item (item);
 CREATE TABLE deployment_rule (
     deployment BIGINT NOT NULL,
     rule BIGINT NOT NULL,
@@ -292,79 +362,101 @@ CREATE TABLE exemption (
     until BIGINT,
     made_at BIGINT NOT NULL,
     made_by TEXT NOT NULL,
-    -- When its end was noticed.
+    -- When it was removed, or its end was noticed.
     ended_at BIGINT
 );
 CREATE INDEX exemption_item ON exemption (item, rule);
+CREATE INDEX exemption_device ON exemption (device) WHERE device IS NOT NULL;
+CREATE INDEX exemption_collection ON exemption (collection) WHERE collection IS NOT NULL;
+CREATE INDEX exemption_open ON exemption (until, number) WHERE ended_at IS NULL;
 
 -- A command for a device: signed, single-use.
 CREATE TABLE command (
     id BYTEA PRIMARY KEY,
     device BYTEA NOT NULL,
     what TEXT NOT NULL,
+    -- Of a test: the item, its revision and the setting.
+    about TEXT NOT NULL,
     document TEXT NOT NULL,
     issued_at BIGINT NOT NULL,
     issued_by TEXT NOT NULL,
     expires_at BIGINT NOT NULL,
     ended_at BIGINT,
+    -- 1: the device did it, 0: it could not; none of one that expired.
     done BIGINT,
     detail TEXT
 );
-CREATE INDEX command_device ON command (device, issued_at);
+CREATE INDEX command_device ON command (device, issued_at, id);
 CREATE INDEX command_open ON command (device) WHERE ended_at IS NULL;
 
--- A device that reported results, by a short number.
+-- A device that reported results, by a short number. Their moments are in seconds: short, too.
 CREATE TABLE compliance_device (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     device BYTEA NOT NULL UNIQUE,
-    stream TEXT NOT NULL,
+    stream BYTEA NOT NULL,
     -- The last change of the stream that is recorded here.
     sequence BIGINT NOT NULL,
     evaluated_at BIGINT NOT NULL
 );
 CREATE INDEX compliance_device_evaluated ON compliance_device (evaluated_at);
 
--- What devices found, each text once.
+-- What devices found, and why something could not be found out or done: each pair once. Without a
+-- digest it is on its way out.
 CREATE TABLE value (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    digest BYTEA NOT NULL UNIQUE,
-    text TEXT NOT NULL
+    digest BYTEA UNIQUE,
+    text TEXT,
+    reason TEXT
 );
 
--- How a rule stands on a device, since when (in seconds); and how it stood before. States are codes
--- of domain's ComplianceState.
+-- How a rule stands on a device, since when. States are codes of domain's ComplianceState. Most are
+-- compliant (3): the index has the others.
 CREATE TABLE rule_state (
-    device BIGINT NOT NULL,
-    rule BIGINT NOT NULL,
-    state SMALLINT NOT NULL,
-    value BIGINT,
+    device INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
     since BIGINT NOT NULL,
+    value INTEGER,
+    state SMALLINT NOT NULL,
     PRIMARY KEY (device, rule)
 );
+CREATE INDEX rule_state_notable ON rule_state (rule, state, device) WHERE state <> 3;
+
+-- How it stood before. Intervals of a rule on a device do not overlap, and none is empty.
 CREATE TABLE rule_state_past (
-    device BIGINT NOT NULL,
-    rule BIGINT NOT NULL,
+    device INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
     until BIGINT NOT NULL,
     since BIGINT NOT NULL,
+    value INTEGER,
     state SMALLINT NOT NULL,
-    value BIGINT,
-    PRIMARY KEY (device, rule, until, since)
+    PRIMARY KEY (device, rule, until)
 );
 
--- How a deployment stands on a device of its collection: the greatest state of its rules. No row:
--- the device has not reported all of them.
+-- How often a rule's state changed on a day (since 1970, UTC), on all devices; and how often it came
+-- back to the state before: in parts, as `summary`.
+CREATE TABLE rule_change (
+    day INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
+    node TEXT COLLATE "C" NOT NULL,
+    changes BIGINT NOT NULL,
+    returns BIGINT NOT NULL,
+    PRIMARY KEY (day, rule, node)
+);
+
+-- How a deployment stands on a device of its collection: the greatest state of its rules, remediated
+-- taken as compliant, and a failed remediation as non-compliant. No row: the device has not reported
+-- all of them.
 CREATE TABLE deployment_state (
-    deployment BIGINT NOT NULL,
     device BYTEA NOT NULL,
-    state SMALLINT NOT NULL,
+    deployment BIGINT NOT NULL,
     since BIGINT NOT NULL,
-    PRIMARY KEY (deployment, device)
+    state SMALLINT NOT NULL,
+    PRIMARY KEY (device, deployment)
 );
 CREATE INDEX deployment_state_state ON deployment_state (deployment, state, device);
-CREATE INDEX deployment_state_device ON deployment_state (device);
 
--- How many devices a deployment has in a state, in parts: each node adds to its own rows, and a
--- reader sums them.
+-- How many rows of deployment_state a deployment has in a state, in parts: each node adds to its own
+-- rows, in the transaction that changes the states, and a reader sums them.
 CREATE TABLE summary (
     deployment BIGINT NOT NULL,
     state SMALLINT NOT NULL,
@@ -373,7 +465,8 @@ CREATE TABLE summary (
     PRIMARY KEY (deployment, state, node)
 );
 
--- Deployments whose devices' states have to be worked out anew, from a device on.
+-- Deployments whose devices' states have to be worked out anew, after a place of the walk; from the
+-- beginning when it is NULL. A deployment that is gone has its states removed.
 CREATE TABLE deployment_due (
     deployment BIGINT PRIMARY KEY,
     after BYTEA

@@ -1,0 +1,587 @@
+//! How deployments stand on devices, and how many devices they have in which state. Compiled once for
+//! each database: `super` says which.
+//!
+//! A device's states are worked out from its memberships, the deployments' rules, its results and the
+//! exemptions, in the transaction that changes one of them for this device. Whoever does so holds the
+//! device's row: nobody works with what is about to change. When a deployment itself changes, all
+//! its devices are worked out by a walk in steps ([`work_out_due`]).
+//!
+//! `summary` is changed in the same transaction by what is written: its sums are the numbers of rows.
+
+use std::collections::BTreeMap;
+
+use domain::{DeviceId, Timestamp};
+use sqlx::{QueryBuilder, Row};
+
+use super::collections::push_devices;
+use super::compliance::bump;
+use super::memberships::compliance_changed;
+use super::reads::{corrupt, device_id};
+use super::results::BINDS;
+use super::writes::Outcome;
+use super::{
+    CHANGE_DEFINITIONS, Db, DbConnection, LOCK_ROW, LOCK_ROW_UNLESS_TAKEN, NODE, SHARE_DEFINITIONS,
+};
+use crate::Unavailable;
+use crate::change::{Applied, WorkedOut};
+
+type Result<T> = std::result::Result<T, Unavailable>;
+
+/// Devices that enter a collection in one change, for which states are worked out at once. For more of
+/// them the walk does it.
+const AT_ONCE: usize = 100;
+/// States of rules that one step of a walk reads, about: others wait for it.
+const RULES_AT_ONCE: i64 = 5_000;
+/// Members that one step of a walk looks at.
+const MEMBERS_AT_ONCE: i64 = 5_000;
+
+/// Waits until nobody changes what deployments are, and keeps it so until the transaction's end: for
+/// those who work out states of devices.
+pub(super) async fn share_definitions(db: &mut DbConnection) -> Result<()> {
+    if !SHARE_DEFINITIONS.is_empty() {
+        sqlx::query(SHARE_DEFINITIONS).execute(db).await?;
+    }
+    Ok(())
+}
+
+/// Holds devices until the transaction's end, in one order on every node.
+pub(super) async fn lock_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<()> {
+    if LOCK_ROW.is_empty() {
+        return Ok(());
+    }
+    for some in devices.chunks(BINDS) {
+        let mut query = QueryBuilder::<Db>::new("SELECT id FROM device WHERE id IN (");
+        push_devices(&mut query, some);
+        query.push(") ORDER BY id").push(LOCK_ROW);
+        query.build().execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// Devices became members: pairs of collection and device. Called by whoever inserts memberships,
+/// after it did.
+pub(super) async fn entered(
+    db: &mut DbConnection,
+    pairs: &[(i64, DeviceId)],
+    at: Timestamp,
+) -> Result<()> {
+    for (deployment, devices) in deployed(db, pairs).await? {
+        if devices.len() <= AT_ONCE {
+            work_out(db, &devices, Some(deployment), at).await?;
+        } else if let Some(first) = devices.iter().min() {
+            due_from(db, deployment, *first).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Devices are no members any more. Called by whoever deletes memberships, after it did.
+pub(super) async fn left(db: &mut DbConnection, pairs: &[(i64, DeviceId)]) -> Result<()> {
+    for (deployment, devices) in deployed(db, pairs).await? {
+        lock_devices(db, &devices).await?;
+        remove_strays(db, &devices, Some(deployment)).await?;
+    }
+    Ok(())
+}
+
+/// The deployments of the pairs' collections, each with the devices.
+async fn deployed(
+    db: &mut DbConnection,
+    pairs: &[(i64, DeviceId)],
+) -> Result<BTreeMap<i64, Vec<DeviceId>>> {
+    if pairs.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    // A deployment that is made meanwhile is walked over when this is done.
+    share_definitions(db).await?;
+    let mut members: BTreeMap<i64, Vec<DeviceId>> = BTreeMap::new();
+    for (collection, device) in pairs {
+        members.entry(*collection).or_default().push(*device);
+    }
+    let mut deployed = BTreeMap::new();
+    for (collection, devices) in members {
+        let rows = sqlx::query("SELECT number FROM deployment WHERE collection = $1")
+            .bind(collection)
+            .fetch_all(&mut *db)
+            .await?;
+        for row in rows {
+            deployed.insert(row.try_get("number")?, devices.clone());
+        }
+    }
+    if !deployed.is_empty() {
+        // Their lists are others now.
+        bump(db).await?;
+    }
+    Ok(deployed)
+}
+
+/// Works out how deployments stand on `devices`: all that they are members for, or `only` one. Returns
+/// the devices for which one stands otherwise than before.
+pub(super) async fn work_out(
+    db: &mut DbConnection,
+    devices: &[DeviceId],
+    only: Option<i64>,
+    at: Timestamp,
+) -> Result<Vec<DeviceId>> {
+    if devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    share_definitions(db).await?;
+    lock_devices(db, devices).await?;
+    let exempted = exempted_rules(db).await?;
+    let mut changed = Vec::new();
+    for some in devices.chunks(BINDS / 2) {
+        let mut query = QueryBuilder::<Db>::new("WITH given (id) AS (");
+        push_given(&mut query, some);
+        query.push(
+            ") SELECT p.number AS deployment, g.id AS device, CAST(s.state AS BIGINT) AS was, \
+             (SELECT CASE WHEN COUNT(*) > 0 AND COUNT(*) = COUNT(o.state) \
+             THEN CAST(MAX(o.state) AS BIGINT) END FROM (SELECT ",
+        );
+        push_state_of_rule(&mut query, &exempted);
+        query.push(
+            " AS state FROM deployment_rule r LEFT JOIN rule_state t \
+             ON t.device = c.number AND t.rule = r.rule WHERE r.deployment = p.number) AS o) \
+             AS state FROM given g CROSS JOIN compliance_device c CROSS JOIN membership m \
+             CROSS JOIN deployment p \
+             LEFT JOIN deployment_state s ON s.device = g.id AND s.deployment = p.number \
+             WHERE c.device = g.id AND m.device = g.id AND p.collection = m.collection",
+        );
+        if let Some(only) = only {
+            query.push(" AND p.number = ").push_bind(only);
+        }
+        let rows = query.build().persistent(false).fetch_all(&mut *db).await?;
+        let mut changes = Vec::new();
+        for row in &rows {
+            let change = StateChange {
+                deployment: row.try_get("deployment")?,
+                device: device_id(row, "device")?,
+                was: row.try_get("was")?,
+                state: row.try_get("state")?,
+            };
+            if change.was != change.state {
+                changes.push(change);
+            }
+        }
+        changed.extend(changes.iter().map(|change| change.device));
+        write(db, &changes, at).await?;
+        changed.extend(remove_strays(db, some, only).await?);
+    }
+    if !changed.is_empty() {
+        compliance_changed(db, changed.iter().copied()).await?;
+    }
+    Ok(changed)
+}
+
+/// Removes states of deployments that are not the devices' any more.
+async fn remove_strays(
+    db: &mut DbConnection,
+    devices: &[DeviceId],
+    only: Option<i64>,
+) -> Result<Vec<DeviceId>> {
+    let mut removed = Vec::new();
+    for some in devices.chunks(BINDS / 2) {
+        let mut query = QueryBuilder::<Db>::new("WITH given (id) AS (");
+        push_given(&mut query, some);
+        query.push(
+            ") SELECT s.deployment, s.device, CAST(s.state AS BIGINT) AS was \
+             FROM given g CROSS JOIN deployment_state s WHERE s.device = g.id",
+        );
+        if let Some(only) = only {
+            query.push(" AND s.deployment = ").push_bind(only);
+        }
+        query.push(
+            " AND NOT EXISTS (SELECT 1 FROM deployment p JOIN membership m \
+             ON m.collection = p.collection AND m.device = s.device \
+             WHERE p.number = s.deployment AND EXISTS (SELECT 1 FROM deployment_rule r \
+             WHERE r.deployment = p.number))",
+        );
+        let rows = query.build().persistent(false).fetch_all(&mut *db).await?;
+        let mut changes = Vec::new();
+        for row in &rows {
+            changes.push(StateChange {
+                deployment: row.try_get("deployment")?,
+                device: device_id(row, "device")?,
+                was: row.try_get("was")?,
+                state: None,
+            });
+        }
+        removed.extend(changes.iter().map(|change| change.device));
+        write(db, &changes, Timestamp::UNIX_EPOCH).await?;
+    }
+    Ok(removed)
+}
+
+fn push_given(query: &mut QueryBuilder<Db>, devices: &[DeviceId]) {
+    query.push_values(devices, |mut row, device| {
+        row.push_bind(device.as_bytes().to_vec());
+    });
+}
+
+/// The state of rule `r` on device `g`, whose row is `t`, as it counts for a deployment. `exempted` are
+/// all rules with an exemption: hardly any, mostly, so that the others are not looked up.
+fn push_state_of_rule(query: &mut QueryBuilder<Db>, exempted: &[i64]) {
+    query.push("CASE ");
+    if !exempted.is_empty() {
+        query.push("WHEN r.rule IN (");
+        let mut list = query.separated(", ");
+        for rule in exempted {
+            list.push(rule);
+        }
+        query.push(
+            ") AND EXISTS (SELECT 1 FROM rule u JOIN exemption e ON e.item = u.item \
+             AND e.rule = u.name AND e.ended_at IS NULL WHERE u.id = r.rule \
+             AND (e.device = g.id OR EXISTS (SELECT 1 FROM membership x \
+             WHERE x.collection = e.collection AND x.device = g.id))) THEN 2 ",
+        );
+    }
+    query.push("WHEN t.state = 4 THEN 3 WHEN t.state = 7 THEN 6 ELSE t.state END");
+}
+
+async fn exempted_rules(db: &mut DbConnection) -> Result<Vec<i64>> {
+    let sql = "SELECT DISTINCT u.id FROM exemption e \
+         JOIN rule u ON u.item = e.item AND u.name = e.rule WHERE e.ended_at IS NULL";
+    let rows = sqlx::query(sql).fetch_all(db).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get("id"))
+        .collect::<std::result::Result<_, _>>()?)
+}
+
+struct StateChange {
+    deployment: i64,
+    device: DeviceId,
+    was: Option<i64>,
+    state: Option<i64>,
+}
+
+/// Writes states, and changes the summary by just that.
+async fn write(db: &mut DbConnection, changes: &[StateChange], at: Timestamp) -> Result<()> {
+    let mut sums: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    for change in changes {
+        if let Some(was) = change.was {
+            *sums.entry((change.deployment, was)).or_default() -= 1;
+        }
+        if let Some(state) = change.state {
+            *sums.entry((change.deployment, state)).or_default() += 1;
+        }
+    }
+    sums.retain(|_, devices| *devices != 0);
+    let set: Vec<_> = changes
+        .iter()
+        .filter_map(|change| Some((change, change.state?)))
+        .collect();
+    for some in set.chunks(BINDS / 4) {
+        let mut query = QueryBuilder::<Db>::new(
+            "INSERT INTO deployment_state (device, deployment, since, state) ",
+        );
+        query.push_values(some, |mut row, (change, state)| {
+            row.push_bind(change.device.as_bytes().to_vec())
+                .push_bind(change.deployment)
+                .push_bind(at.as_second())
+                .push_bind(*state);
+        });
+        query.push(
+            " ON CONFLICT (device, deployment) DO UPDATE SET since = excluded.since, \
+             state = excluded.state",
+        );
+        query.build().persistent(false).execute(&mut *db).await?;
+    }
+    let gone: Vec<_> = changes.iter().filter(|c| c.state.is_none()).collect();
+    for some in gone.chunks(BINDS / 2) {
+        let mut query =
+            QueryBuilder::<Db>::new("DELETE FROM deployment_state WHERE (device, deployment) IN (");
+        query.push_values(some, |mut row, change| {
+            row.push_bind(change.device.as_bytes().to_vec())
+                .push_bind(change.deployment);
+        });
+        let query = query.push(")").build().persistent(false);
+        query.execute(&mut *db).await?;
+    }
+    if sums.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<Db>::new(
+        "INSERT INTO summary (deployment, state, node, devices) SELECT v.column1, v.column2, ",
+    );
+    query.push(NODE).push(", v.column3 FROM (");
+    query.push_values(sums, |mut row, ((deployment, state), devices)| {
+        row.push_bind(deployment)
+            .push_bind(state)
+            .push_bind(devices);
+    });
+    query.push(
+        ") AS v WHERE true ON CONFLICT (deployment, state, node) DO UPDATE \
+         SET devices = summary.devices + excluded.devices",
+    );
+    query.build().persistent(false).execute(db).await?;
+    Ok(())
+}
+
+// The walk over a deployment's devices.
+
+/// Where a walk is. First it goes over the members of the deployment's collection, then over the
+/// states that are recorded, to find those of devices that are members no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// 0: among the members. Else among the recorded states, at this one.
+    state: u8,
+    device: [u8; 16],
+}
+
+impl Place {
+    const BEGINNING: Self = Self {
+        state: 0,
+        device: [0; 16],
+    };
+
+    fn read(bytes: Option<Vec<u8>>) -> Result<Self> {
+        let Some(bytes) = bytes else {
+            return Ok(Self::BEGINNING);
+        };
+        match <[u8; 17]>::try_from(bytes) {
+            Ok([state, device @ ..]) => Ok(Self { state, device }),
+            Err(_) => Err(corrupt("a walk's place has another length")),
+        }
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        let mut bytes = vec![self.state];
+        bytes.extend(self.device);
+        bytes
+    }
+}
+
+/// Makes a deployment due from a device on: a walk that is beyond it goes back.
+async fn due_from(db: &mut DbConnection, deployment: i64, device: DeviceId) -> Result<()> {
+    // A walk goes on after its place: just before the device.
+    let before = u128::from_be_bytes(*device.as_bytes()).saturating_sub(1);
+    let place = Place {
+        state: 0,
+        device: before.to_be_bytes(),
+    };
+    let sql = "INSERT INTO deployment_due (deployment, after) VALUES ($1, $2) \
+         ON CONFLICT (deployment) DO UPDATE SET after = CASE \
+         WHEN deployment_due.after > excluded.after THEN excluded.after \
+         ELSE deployment_due.after END";
+    sqlx::query(sql)
+        .bind(deployment)
+        .bind(place.bytes())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// One step of the walk over a deployment that is due.
+pub(super) async fn work_out_due(db: &mut DbConnection, at: Timestamp) -> Result<Outcome> {
+    let mut query = QueryBuilder::<Db>::new(
+        "SELECT deployment, after FROM deployment_due ORDER BY deployment LIMIT 1",
+    );
+    query.push(LOCK_ROW_UNLESS_TAKEN);
+    let Some(row) = query.build().fetch_optional(&mut *db).await? else {
+        return Ok(Ok(Applied::Unchanged));
+    };
+    let deployment: i64 = row.try_get("deployment")?;
+    let place = Place::read(row.try_get("after")?)?;
+    if place == Place::BEGINNING && !CHANGE_DEFINITIONS.is_empty() {
+        // Who works out states by the deployment's old definition finishes first, and is then seen.
+        sqlx::query(CHANGE_DEFINITIONS).execute(&mut *db).await?;
+    }
+    let (devices, next) = match place.state {
+        0 => walk_members(db, deployment, place, at).await?,
+        _ => walk_states(db, deployment, place).await?,
+    };
+    match next {
+        Some(next) => {
+            sqlx::query("UPDATE deployment_due SET after = $2 WHERE deployment = $1")
+                .bind(deployment)
+                .bind(next.bytes())
+                .execute(db)
+                .await?;
+        }
+        None => {
+            for sql in [
+                "DELETE FROM deployment_due WHERE deployment = $1",
+                "DELETE FROM summary WHERE deployment = $1 AND NOT EXISTS \
+                 (SELECT 1 FROM deployment p WHERE p.number = $1)",
+            ] {
+                sqlx::query(sql).bind(deployment).execute(&mut *db).await?;
+            }
+        }
+    }
+    Ok(Ok(Applied::WorkedOut(WorkedOut {
+        deployment,
+        devices,
+    })))
+}
+
+/// Returns how many devices it looked at, and where the walk goes on.
+async fn walk_members(
+    db: &mut DbConnection,
+    deployment: i64,
+    place: Place,
+    at: Timestamp,
+) -> Result<(u64, Option<Place>)> {
+    let row = sqlx::query("SELECT COUNT(*) AS n FROM deployment_rule WHERE deployment = $1")
+        .bind(deployment)
+        .fetch_one(&mut *db)
+        .await?;
+    let rules: i64 = row.try_get("n")?;
+    let most = usize::try_from(RULES_AT_ONCE / rules.max(1))
+        .unwrap_or(0)
+        .max(1);
+    let sql = "SELECT m.device, c.number FROM deployment p \
+         JOIN membership m ON m.collection = p.collection \
+         LEFT JOIN compliance_device c ON c.device = m.device \
+         WHERE p.number = $1 AND m.device > $2 ORDER BY m.device LIMIT $3";
+    let rows = sqlx::query(sql)
+        .bind(deployment)
+        .bind(place.device.to_vec())
+        .bind(MEMBERS_AT_ONCE)
+        .fetch_all(&mut *db)
+        .await?;
+    // Devices that never reported cost nothing.
+    let mut devices = Vec::new();
+    let mut seen = 0;
+    let mut last = None;
+    for row in &rows {
+        if devices.len() == most {
+            break;
+        }
+        let device = device_id(row, "device")?;
+        if row.try_get::<Option<i64>, _>("number")?.is_some() {
+            devices.push(device);
+        }
+        last = Some(device);
+        seen += 1;
+    }
+    work_out(db, &devices, Some(deployment), at).await?;
+    let ended = seen == rows.len() && (rows.len() as i64) < MEMBERS_AT_ONCE;
+    let next = match last {
+        Some(last) if !ended => Place {
+            state: 0,
+            device: *last.as_bytes(),
+        },
+        _ => Place {
+            state: 1,
+            device: [0; 16],
+        },
+    };
+    Ok((seen as u64, Some(next)))
+}
+
+async fn walk_states(
+    db: &mut DbConnection,
+    deployment: i64,
+    place: Place,
+) -> Result<(u64, Option<Place>)> {
+    let sql = "SELECT device, CAST(state AS BIGINT) AS state FROM deployment_state \
+         WHERE deployment = $1 AND (state, device) > ($2, $3) ORDER BY state, device LIMIT $4";
+    let rows = sqlx::query(sql)
+        .bind(deployment)
+        .bind(i64::from(place.state))
+        .bind(place.device.to_vec())
+        .bind(MEMBERS_AT_ONCE)
+        .fetch_all(&mut *db)
+        .await?;
+    let mut devices = Vec::with_capacity(rows.len());
+    let mut next = None;
+    for row in &rows {
+        let device = device_id(row, "device")?;
+        devices.push(device);
+        let state: i64 = row.try_get("state")?;
+        next = Some(Place {
+            state: u8::try_from(state).map_err(corrupt)?,
+            device: *device.as_bytes(),
+        });
+    }
+    if !devices.is_empty() {
+        lock_devices(db, &devices).await?;
+        remove_strays(db, &devices, Some(deployment)).await?;
+    }
+    let more = rows.len() as i64 == MEMBERS_AT_ONCE;
+    Ok((rows.len() as u64, next.filter(|_| more)))
+}
+
+// Exemptions that end, and alerts whose moment comes.
+
+/// Notices exemptions whose time is over: a few at once.
+pub(super) async fn end_exemptions(db: &mut DbConnection, at: Timestamp) -> Result<Outcome> {
+    let mut query = QueryBuilder::<Db>::new(
+        "SELECT number, device FROM exemption WHERE ended_at IS NULL AND until IS NOT NULL \
+         AND until <= ",
+    );
+    query
+        .push_bind(at.as_millisecond())
+        .push(" ORDER BY until, number LIMIT 100")
+        .push(LOCK_ROW_UNLESS_TAKEN);
+    let rows = query.build().fetch_all(&mut *db).await?;
+    let mut numbers: Vec<i64> = Vec::with_capacity(rows.len());
+    let mut devices = Vec::new();
+    for row in &rows {
+        let number = row.try_get("number")?;
+        sqlx::query("UPDATE exemption SET ended_at = $2 WHERE number = $1")
+            .bind(number)
+            .bind(at.as_millisecond())
+            .execute(&mut *db)
+            .await?;
+        match super::reads::optional_device_id(row, "device")? {
+            Some(device) => devices.push(device),
+            None => {
+                let sql = "INSERT INTO deployment_due (deployment, after) \
+                     SELECT DISTINCT r.deployment, CAST(NULL AS ";
+                let mut query = QueryBuilder::<Db>::new(sql);
+                query
+                    .push(super::BYTES)
+                    .push(
+                        ") FROM exemption e \
+                         JOIN rule u ON u.item = e.item AND u.name = e.rule \
+                         JOIN deployment_rule r ON r.rule = u.id WHERE e.number = ",
+                    )
+                    .push_bind(number)
+                    .push(" ON CONFLICT (deployment) DO UPDATE SET after = excluded.after");
+                query.build().execute(&mut *db).await?;
+            }
+        }
+        numbers.push(number);
+    }
+    devices.sort_unstable();
+    devices.dedup();
+    work_out(db, &devices, None, at).await?;
+    Ok(Ok(match numbers.is_empty() {
+        true => Applied::Unchanged,
+        false => Applied::ExemptionsEnded(numbers),
+    }))
+}
+
+/// The moment of a deployment's alert came: once.
+pub(super) async fn judge(
+    db: &mut DbConnection,
+    deployment: i64,
+    alert_at: Timestamp,
+    below: Option<&str>,
+    at: Timestamp,
+) -> Result<Outcome> {
+    let sql = "UPDATE deployment SET alert_judged_at = alert_at WHERE number = $1 \
+         AND alert_at = $2 AND (alert_judged_at IS NULL OR alert_judged_at <> $2)";
+    let done = sqlx::query(sql)
+        .bind(deployment)
+        .bind(alert_at.as_millisecond())
+        .execute(&mut *db)
+        .await?;
+    let (1, Some(detail)) = (done.rows_affected(), below) else {
+        return Ok(Ok(Applied::Unchanged));
+    };
+    let sql = "INSERT INTO alert (kind, deployment, detail, first_at, last_at) \
+         VALUES ($1, $2, $3, $4, $4) ON CONFLICT (kind, deployment) WHERE closed_at IS NULL \
+         DO UPDATE SET last_at = excluded.last_at, detail = excluded.detail, \
+         times = alert.times + 1";
+    sqlx::query(sql)
+        .bind(domain::AlertKind::ComplianceBelow.word())
+        .bind(deployment)
+        .bind(detail)
+        .bind(at.as_millisecond())
+        .execute(db)
+        .await?;
+    Ok(Ok(Applied::Done))
+}
