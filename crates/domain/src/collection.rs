@@ -2,8 +2,6 @@
 //! members.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,47 +9,9 @@ use crate::filter::{Boundary, Filter, Subject};
 use crate::state::words;
 use crate::{BaselineName, ComplianceState, DeviceState, Timestamp};
 
-/// The name of a collection: 1 to 127 characters without control characters, and without white
-/// space at its ends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CollectionName(String);
-
-/// What was given is not a collection's name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a collection's name has 1 to 127 characters, none of them a control character")]
-pub struct InvalidCollectionName;
-
-impl CollectionName {
-    const MOST: usize = 127;
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+crate::name::names! {
+    CollectionName = "a collection's name",
 }
-
-impl fmt::Display for CollectionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for CollectionName {
-    type Err = InvalidCollectionName;
-
-    fn from_str(given: &str) -> Result<Self, InvalidCollectionName> {
-        // Before trimming: a tab or a line's end is a control character wherever it stands.
-        if given.chars().any(char::is_control) {
-            return Err(InvalidCollectionName);
-        }
-        let name = given.trim();
-        match name.chars().take(Self::MOST + 1).count() {
-            1..=Self::MOST => Ok(Self(name.to_owned())),
-            _ => Err(InvalidCollectionName),
-        }
-    }
-}
-
-crate::serde_as_text!(CollectionName);
 
 /// What makes devices members, beside being named (direct rules). A device is a member when it is
 /// named, meant by the query, or a member of an included collection; and it is a member of the
@@ -370,10 +330,10 @@ mod tests {
             "a\0",
             "a\n",
         ] {
+            let refused = bad.parse::<CollectionName>().expect_err(bad);
             assert_eq!(
-                bad.parse::<CollectionName>(),
-                Err(InvalidCollectionName),
-                "{bad:?}"
+                refused.to_string(),
+                "a collection's name has 1 to 127 characters, none of them a control character"
             );
         }
     }

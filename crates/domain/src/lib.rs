@@ -24,8 +24,7 @@ pub mod wizard;
 pub use account::{InvalidUserName, UserName};
 pub use clock::{Clock, Rng, Timestamp};
 pub use collection::{
-    BuiltInCollection, Circle, CollectionName, CollectionRules, Collections, Deployed,
-    InvalidCollectionName, Rules,
+    BuiltInCollection, Circle, CollectionName, CollectionRules, Collections, Deployed, Rules,
 };
 pub use compliance::{
     BaselineName, ComplianceState, ItemName, RuleName, SettingName, Severity, StateCounts,

@@ -2,18 +2,15 @@
 //! An evaluation that changes nothing writes nothing but its time, which is kept in memory for half a
 //! minute, as last-seen times are.
 
-use std::time::Duration;
-
 use domain::{DeviceId, Timestamp};
 use protocol::{CheckIn, ResultReceipt, ResultReport, ResultsState, RuleResult};
 use store::{Applied, Change, Finding, Kind, NewResult, NewResults, ResultsChange, Unavailable};
 
+use crate::seen::FLUSH;
 use crate::{DevicePrincipal, Error, Result, Site};
 
 /// Reports of one device in an hour: a client that evaluates every five minutes sends twelve.
 const REPORTS_PER_HOUR: u32 = 240;
-/// How often a node writes when devices evaluated.
-const FLUSH: Duration = Duration::from_secs(30);
 /// An evaluation that is later than the recorded one by no more than this is the same: the way
 /// to the site takes time, and a corrected clock is never exact.
 const SAME_EVALUATION: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);

@@ -1,4 +1,5 @@
-//! When each device was last seen, and when it evaluated last: kept in memory, written every half minute in one statement.
+//! When each device was last seen, and when it evaluated last: kept in memory, written every half
+//! minute in one statement.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -9,7 +10,8 @@ use store::Unavailable;
 
 use crate::Site;
 
-const FLUSH: Duration = Duration::from_secs(30);
+/// How often a node writes them.
+pub(crate) const FLUSH: Duration = Duration::from_secs(30);
 
 /// A moment for each device.
 #[derive(Default)]
@@ -28,9 +30,7 @@ impl Seen {
             .get(&device)
             .copied()
     }
-}
 
-impl Seen {
     /// All that is noted. In one order on every node: two nodes that write the same devices do not
     /// deadlock.
     pub(crate) fn noted(&self) -> Vec<(DeviceId, Timestamp)> {
