@@ -237,6 +237,21 @@ impl<K: Ord + Copy> Collections<K> {
             .collect()
     }
 
+    /// The collections whose members are chosen by how devices comply, by their own query or by that of
+    /// one that they depend on.
+    pub fn chosen_by_compliance(&self) -> BTreeSet<K> {
+        let mut found = BTreeSet::new();
+        for (key, rules) in &self.ordered {
+            let asks = |query: &Filter| !query.baselines().is_empty();
+            let others = rules.include.iter().chain(&rules.exclude);
+            let mut others = others.chain(&rules.limited_to);
+            if rules.query.as_ref().is_some_and(asks) || others.any(|other| found.contains(other)) {
+                found.insert(*key);
+            }
+        }
+        found
+    }
+
     /// At which numbers of days members change by time alone.
     pub fn boundaries(&self) -> BTreeSet<Boundary> {
         let queries = self.iter().filter_map(|(_, rules)| rules.query.as_ref());

@@ -294,6 +294,7 @@ impl From<Conflict> for Error {
             | Conflict::BuiltIn(_)
             | Conflict::CollectionCircle(_)
             | Conflict::ComplianceCircle { .. }
+            | Conflict::ExemptByCompliance(..)
             | Conflict::RenewalWindows(_)
             | Conflict::UsedByBaseline(..)
             | Conflict::UsedByDeployment(..)

@@ -437,6 +437,11 @@ pub enum Conflict {
         baseline: BaselineName,
         path: Vec<CollectionName>,
     },
+    /// The collection and the exemption.
+    #[error(
+        "the members of `{0}` are chosen by how they comply, and exemption {1} would change that: they would come and go"
+    )]
+    ExemptByCompliance(CollectionName, i64),
     #[error("a device cannot be merged into one that is {0}")]
     MergeInto(DeviceState),
     #[error("the device {0} was merged into {1} already")]

@@ -14,6 +14,7 @@ mod audit;
 mod change;
 mod compliance;
 mod model;
+mod notable;
 mod postgres;
 mod read_results;
 mod results;

@@ -50,8 +50,9 @@ pub trait ReadResults {
     /// How rules stood on a device and on the records that it replaced, newest first.
     async fn rule_history(&self, filter: &HistoryFilter)
     -> Result<Page<RuleInterval>, Unavailable>;
-    /// How a deployment's present members stood at a moment, by its present rules: those that a device
-    /// had not reported then are left out. Looks at every rule of every member: for a person who asks.
+    /// How a deployment stood at a moment: on the devices that were its members then, by the rules that
+    /// it had then, as the site knew it then. What is changed or reported later does not change it.
+    /// Unknown are present members that were enrolled and had no state.
     async fn compliance_at(
         &self,
         deployment: i64,

@@ -134,7 +134,7 @@ pub(crate) struct ResultSet {
     before: BTreeMap<i64, RuleState>,
     /// What is touched by the changes, or the whole set.
     current: BTreeMap<i64, RuleState>,
-    /// When a rule's last interval ended, and its state.
+    /// When a rule's last interval ended, and the state before the present one.
     ended: HashMap<i64, (i64, ComplianceState)>,
     pub past: Vec<PastState>,
     /// For each rule: how often its state changed, and how often to the one before.
@@ -223,7 +223,7 @@ impl ResultSet {
             *returns += i64::from(before.is_some_and(|(_, before)| *before == state));
         }
         let since = self.moment([since, at], was.since);
-        self.end(rule, was, since);
+        self.end(rule, was, since, Some(state));
         let new = RuleState {
             state,
             finding,
@@ -235,15 +235,20 @@ impl ResultSet {
     fn close(&mut self, rule: i64, at: i64) {
         if let Some(was) = self.current.remove(&rule) {
             let until = self.moment([at, self.now], was.since);
-            self.end(rule, was, until);
+            self.end(rule, was, until, None);
+            // Also where that was no time at all: what follows does not begin before.
+            self.ended.entry(rule).or_insert((until, was.state));
         }
     }
 
-    /// What lasted less than a second is forgotten.
-    fn end(&mut self, rule: i64, was: RuleState, until: i64) {
+    /// What lasted less than a second is forgotten. `next`: the state that follows.
+    fn end(&mut self, rule: i64, was: RuleState, until: i64, next: Option<ComplianceState>) {
         if until > was.since {
             self.past.push(PastState { rule, was, until });
-            self.ended.insert(rule, (until, was.state));
+            // With another value in the same state, the state before stays the one before.
+            let before = self.ended.get(&rule).filter(|_| next == Some(was.state));
+            let before = before.map_or(was.state, |(_, before)| *before);
+            self.ended.insert(rule, (until, before));
         }
     }
 
@@ -398,6 +403,46 @@ mod tests {
         // It began at the change (500), and ended with the next one: that is no time at all.
         assert!(set.past.is_empty());
         assert_eq!(set.removed().count(), 0);
+    }
+
+    #[test]
+    fn what_comes_back_begins_where_it_ended() {
+        let known = HashSet::from([1]);
+        let was = RuleState {
+            state: Compliant,
+            finding: None,
+            since: 500,
+        };
+        // Before it was something else, until 500; it goes and comes back in one report.
+        let mut set = ResultSet::new(at(1000), at(0), BTreeMap::from([(1, was)]), HashMap::new());
+        let mut gone = change(1, false, Vec::new());
+        gone.gone = vec![1];
+        set.apply(&gone, &known, |_| None);
+        let again = change(2, false, vec![result(1, Compliant, 20)]);
+        set.apply(&again, &known, |_| None);
+        assert_eq!(set.current[&1].since, 500);
+    }
+
+    #[test]
+    fn coming_back_is_counted_whatever_the_values_are() {
+        let known = HashSet::from([1]);
+        let mut set = ResultSet::new(at(1000), at(0), BTreeMap::new(), HashMap::new());
+        let found = [
+            (Compliant, "1"),
+            (NonCompliant, "3"),
+            (NonCompliant, "4"),
+            (Compliant, "1"),
+        ];
+        for (n, (state, value)) in (1..).zip(found) {
+            let found = NewResult {
+                finding: Finding::new(Some(value.to_owned()), None),
+                ..result(1, state, 100 * n)
+            };
+            set.apply(&change(n, n == 1, vec![found]), &known, |finding| {
+                finding.value.as_ref()?.parse().ok()
+            });
+        }
+        assert_eq!(set.counted[&1], (2, 1));
     }
 
     #[test]

@@ -26,7 +26,10 @@ use crate::{ReadCollections, Unavailable};
 type Result<T> = std::result::Result<T, Unavailable>;
 
 /// A page of collections is shorter than others: each counts the devices that it names.
-const MOST_COLLECTIONS: u32 = 100;
+/// Collections that a page lists.
+const MOST_LISTED: u32 = 100;
+/// Collections of a site: they are looked at together.
+const MOST_COLLECTIONS: usize = 1_000;
 
 const COLLECTION: &str = "SELECT c.id, c.name, c.created_at, c.query, l.name AS limited_to, \
      COALESCE(n.members, 0) AS members, e.reached, \
@@ -45,7 +48,7 @@ impl ReadCollections for Database {
     }
 
     async fn collections(&self, after: Option<&str>, limit: u32) -> Result<Page<Collection>> {
-        let limit = limit.min(MOST_COLLECTIONS);
+        let limit = limit.min(MOST_LISTED);
         let mut query = QueryBuilder::<Db>::new(COLLECTION);
         query
             .push(" WHERE c.name > ")
@@ -301,11 +304,51 @@ async fn resolve(
     // No collection has a number below 1.
     let number = of.unwrap_or(0);
     all.insert(number, new.clone());
+    if all.len() > MOST_COLLECTIONS {
+        return Ok(Err(Conflict::TooMany(
+            MOST_COLLECTIONS as i64,
+            "collections",
+        )));
+    }
     let deployed = deployed(db).await?;
-    Ok(match Collections::new(all, deployed) {
-        Ok(_) => Ok(new),
-        Err(circle) => Err(closed(db, circle, Some((number, name))).await?),
+    let collections = match Collections::new(all, deployed) {
+        Ok(collections) => collections,
+        Err(circle) => return Ok(Err(closed(db, circle, Some((number, name))).await?)),
+    };
+    Ok(match exempt_by_compliance(db, &collections).await? {
+        None => Ok(new),
+        Some(refused) => Err(refused),
     })
+}
+
+/// An exemption of a collection whose members are chosen by how they comply: who is exempt complies, and
+/// leaves the collection, is not exempt any more, does not comply, and so on.
+async fn exempt_by_compliance(
+    db: &mut DbConnection,
+    collections: &Collections<i64>,
+) -> Result<Option<Conflict>> {
+    let chosen = collections.chosen_by_compliance();
+    if chosen.is_empty() {
+        return Ok(None);
+    }
+    let sql = "SELECT e.number, e.collection, g.name FROM exemption e \
+         JOIN collection g ON g.id = e.collection WHERE e.ended_at IS NULL ORDER BY e.number";
+    for row in sqlx::query(sql).fetch_all(db).await? {
+        if chosen.contains(&row.try_get("collection")?) {
+            let name = word(&row, "name")?;
+            return Ok(Some(Conflict::ExemptByCompliance(
+                name,
+                row.try_get("number")?,
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Why a collection cannot have an exemption that was just written.
+pub(super) async fn refuse_exemption(db: &mut DbConnection) -> Result<Option<Conflict>> {
+    let collections = super::memberships::collections(db).await?;
+    exempt_by_compliance(db, &collections).await
 }
 
 /// Names the collections of a circle. `new` has no row yet.
@@ -429,6 +472,7 @@ pub(super) async fn add(
     devices: &[DeviceId],
     at: Timestamp,
 ) -> Result<Outcome> {
+    let held = hold(db, at).await?;
     let id = match own(db, name, SHARE_ROW).await? {
         Ok(id) => id,
         Err(conflict) => return Ok(Err(conflict)),
@@ -451,7 +495,6 @@ pub(super) async fn add(
     if let Some(unknown) = devices.iter().find(|device| !known.contains(device)) {
         return Ok(Err(no_device(*unknown)));
     }
-    let at = hold(db, at).await?;
     let mut query =
         QueryBuilder::<Db>::new("INSERT INTO collection_direct (collection, device) SELECT ");
     query
@@ -463,7 +506,7 @@ pub(super) async fn add(
     if named == 0 {
         return Ok(Ok(Applied::Unchanged));
     }
-    evaluate_at_once(db, devices, at).await?;
+    evaluate_at_once(db, devices, held, at).await?;
     let mut query =
         QueryBuilder::<Db>::new("SELECT COUNT(*) AS n FROM membership WHERE collection = ");
     query.push_bind(id).push(" AND device IN (");
@@ -482,6 +525,7 @@ pub(super) async fn remove(
     devices: &[DeviceId],
     at: Timestamp,
 ) -> Result<Outcome> {
+    let held = hold(db, at).await?;
     let id = match own(db, name, SHARE_ROW).await? {
         Ok(id) => id,
         Err(conflict) => return Ok(Err(conflict)),
@@ -489,7 +533,6 @@ pub(super) async fn remove(
     if devices.is_empty() {
         return Ok(Ok(Applied::Unchanged));
     }
-    let at = hold(db, at).await?;
     let mut query = QueryBuilder::<Db>::new("DELETE FROM collection_direct WHERE collection = ");
     query.push_bind(id).push(" AND device IN (");
     push_devices(&mut query, devices);
@@ -498,7 +541,7 @@ pub(super) async fn remove(
     if unnamed == 0 {
         return Ok(Ok(Applied::Unchanged));
     }
-    evaluate_at_once(db, devices, at).await?;
+    evaluate_at_once(db, devices, held, at).await?;
     Ok(Ok(Applied::Members {
         changed: unnamed,
         outside: 0,

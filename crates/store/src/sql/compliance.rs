@@ -13,10 +13,11 @@ use protocol::{BodyHash, ItemBody, RuleNumber};
 use serde::Serialize;
 use sqlx::{Connection, QueryBuilder, Row};
 
-use super::collections::{id as collection_id, no_collection, refuse_deployment};
+use super::collections::{id as collection_id, no_collection, refuse_deployment, refuse_exemption};
 use super::compliance_reads::{DEPLOYMENT, PARTS, deployment_of, part};
+use super::deployment_states;
 use super::memberships::{deployments_changed, hold};
-use super::reads::{corrupt, word};
+use super::reads::{corrupt, optional_device_id, word};
 use super::writes::{Outcome, device_state, no_device};
 use super::{Db, DbConnection, LOCK_ROW, SHARE_ROW};
 use crate::Unavailable;
@@ -46,6 +47,8 @@ pub(super) async fn apply(
         ObjectChange::CreateDeployment(_)
             | ObjectChange::SetDeployment { .. }
             | ObjectChange::DeleteDeployment { .. }
+            | ObjectChange::Exempt(_)
+            | ObjectChange::EndExemption { .. }
     ) {
         hold(&mut part, at).await?;
     }
@@ -178,7 +181,9 @@ async fn revise_item(
         id,
     )
     .await?;
-    Ok(work_out(db, &touched, false).await?.map(|()| revised))
+    Ok(work_out(db, &touched, Otherwise::Same)
+        .await?
+        .map(|()| revised))
 }
 
 /// Records a revision: its rules get their numbers, and its body is made.
@@ -384,7 +389,9 @@ async fn set_baseline(
         id,
     )
     .await?;
-    Ok(work_out(db, &touched, false).await?.map(|()| Applied::Done))
+    Ok(work_out(db, &touched, Otherwise::Same)
+        .await?
+        .map(|()| Applied::Done))
 }
 
 /// Gives a baseline its parts in the place of those that it had.
@@ -549,7 +556,7 @@ async fn create_deployment(
         .await?;
     let number = row.try_get("number")?;
     deployments_changed(db, &deployment.baseline).await?;
-    Ok(work_out(db, &[number], true)
+    Ok(work_out(db, &[number], Otherwise::Aim)
         .await?
         .map(|()| Applied::Numbered(number)))
 }
@@ -600,7 +607,15 @@ async fn set_deployment(
     for baseline in [&before.baseline, &deployment.baseline] {
         deployments_changed(db, baseline).await?;
     }
-    Ok(work_out(db, &[number], true).await?.map(|()| Applied::Done))
+    let aims_elsewhere =
+        (&before.baseline, &before.collection) != (&deployment.baseline, &deployment.collection);
+    let otherwise = match aims_elsewhere {
+        true => Otherwise::Aim,
+        false => Otherwise::How,
+    };
+    Ok(work_out(db, &[number], otherwise)
+        .await?
+        .map(|()| Applied::Done))
 }
 
 /// The numbers of a deployment's baseline and collection. `number`: its own, when it is there already.
@@ -657,7 +672,7 @@ async fn delete_deployment(db: &mut DbConnection, number: i64) -> Result<Outcome
     ] {
         sqlx::query(sql).bind(number).execute(&mut *db).await?;
     }
-    due(db, number).await?;
+    due(db, number, true).await?;
     bump_objects(db).await?;
     Ok(Ok(Applied::Done))
 }
@@ -686,21 +701,22 @@ pub(super) async fn user_of_collection(
 
 /// Works out deployments anew: which revision of which item their devices get, and the rules. One
 /// revision of each item: where several parts name one, a fixed revision wins over the latest, and the
-/// highest of several fixed ones. `all`: they changed in other ways, too.
+/// highest of several fixed ones. Their devices' states are worked out anew only where the rules, or the
+/// devices, are others.
 async fn work_out(
     db: &mut DbConnection,
     deployments: &[i64],
-    all: bool,
+    otherwise: Otherwise,
 ) -> Result<std::result::Result<(), Conflict>> {
-    let mut touched = false;
+    let mut touched = otherwise != Otherwise::Same;
     for number in deployments {
-        let changed = match resolve(db, *number).await? {
-            Ok(changed) => changed,
+        let resolved = match resolve(db, *number).await? {
+            Ok(resolved) => resolved,
             Err(conflict) => return Ok(Err(conflict)),
         };
-        if changed || all {
-            due(db, *number).await?;
-            touched = true;
+        touched |= resolved != Resolved::Same;
+        if resolved == Resolved::Rules || otherwise == Otherwise::Aim {
+            due(db, *number, true).await?;
         }
     }
     if touched {
@@ -709,11 +725,29 @@ async fn work_out(
     Ok(Ok(()))
 }
 
-/// True when it comes to something else than before.
+/// What of deployments changed beside what they come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Otherwise {
+    Same,
+    /// When and how they are evaluated.
+    How,
+    /// Their baseline or their collection.
+    Aim,
+}
+
+/// What a deployment comes to, against before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resolved {
+    Same,
+    /// Other revisions of items, with the same rules.
+    Items,
+    Rules,
+}
+
 async fn resolve(
     db: &mut DbConnection,
     number: i64,
-) -> Result<std::result::Result<bool, Conflict>> {
+) -> Result<std::result::Result<Resolved, Conflict>> {
     let sql = "WITH RECURSIVE inside (baseline) AS (SELECT b.id FROM deployment d \
          JOIN baseline b ON b.id = d.baseline AND b.enabled = 1 WHERE d.number = $1 \
          UNION SELECT n.id FROM inside i JOIN baseline_part p ON p.baseline = i.baseline \
@@ -724,7 +758,7 @@ async fn resolve(
     let items = revisions(db, sql, number).await?;
     let sql = "SELECT item, revision FROM deployment_item WHERE deployment = $1 ORDER BY item";
     if items == revisions(db, sql, number).await? {
-        return Ok(Ok(false));
+        return Ok(Ok(Resolved::Same));
     }
     if items.len() > MOST_DEPLOYED_ITEMS {
         return Ok(Err(Conflict::DeploymentTooLarge(
@@ -733,6 +767,8 @@ async fn resolve(
             "configuration items",
         )));
     }
+    let sql = "SELECT rule AS number FROM deployment_rule WHERE deployment = $1 ORDER BY rule";
+    let before = numbers(db, sql, number).await?;
     for sql in [
         "DELETE FROM deployment_item WHERE deployment = $1",
         "DELETE FROM deployment_rule WHERE deployment = $1",
@@ -751,7 +787,7 @@ async fn resolve(
          SELECT i.deployment, r.rule FROM deployment_item i \
          JOIN revision_rule r ON r.item = i.item AND r.revision = i.revision \
          WHERE i.deployment = $1";
-    let rules = sqlx::query(sql).bind(number).execute(db).await?;
+    let rules = sqlx::query(sql).bind(number).execute(&mut *db).await?;
     if rules.rows_affected() as i64 > MOST_DEPLOYED_RULES {
         return Ok(Err(Conflict::DeploymentTooLarge(
             number,
@@ -759,7 +795,11 @@ async fn resolve(
             "rules",
         )));
     }
-    Ok(Ok(true))
+    let sql = "SELECT rule AS number FROM deployment_rule WHERE deployment = $1 ORDER BY rule";
+    Ok(Ok(match numbers(db, sql, number).await? == before {
+        true => Resolved::Items,
+        false => Resolved::Rules,
+    }))
 }
 
 async fn revisions(
@@ -774,10 +814,16 @@ async fn revisions(
 }
 
 /// The states of a deployment's devices have to be worked out anew, from the first device on.
-async fn due(db: &mut DbConnection, deployment: i64) -> Result<()> {
-    let sql = "INSERT INTO deployment_due (deployment, after) VALUES ($1, NULL) \
-         ON CONFLICT (deployment) DO UPDATE SET after = NULL";
-    sqlx::query(sql).bind(deployment).execute(db).await?;
+/// `anew`: its rules are others than before.
+async fn due(db: &mut DbConnection, deployment: i64, anew: bool) -> Result<()> {
+    let sql = "INSERT INTO deployment_due (deployment, after, anew) VALUES ($1, NULL, $2) \
+         ON CONFLICT (deployment) DO UPDATE SET after = NULL, \
+         anew = CASE WHEN deployment_due.anew = 1 THEN 1 ELSE excluded.anew END";
+    sqlx::query(sql)
+        .bind(deployment)
+        .bind(i64::from(anew))
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -834,13 +880,24 @@ async fn exempt(
         .bind(by.who())
         .fetch_one(&mut *db)
         .await?;
-    due_with_rule(db, item, new.rule.as_str()).await?;
-    Ok(Ok(Applied::Numbered(row.try_get("number")?)))
+    let number: i64 = row.try_get("number")?;
+    match &new.scope {
+        ExemptionScope::Device(device) => {
+            deployment_states::work_out(db, &[*device], None, at).await?;
+        }
+        ExemptionScope::Collection(_) => {
+            if let Some(refused) = refuse_exemption(db).await? {
+                return Ok(Err(refused));
+            }
+            due_with_rule(db, item, new.rule.as_str()).await?;
+        }
+    }
+    Ok(Ok(Applied::Numbered(number)))
 }
 
 async fn end_exemption(db: &mut DbConnection, number: i64, at: Timestamp) -> Result<Outcome> {
     let sql = "UPDATE exemption SET ended_at = $2 WHERE number = $1 AND ended_at IS NULL \
-         RETURNING item, rule";
+         RETURNING item, rule, device";
     let row = sqlx::query(sql)
         .bind(number)
         .bind(at.as_millisecond())
@@ -851,8 +908,15 @@ async fn end_exemption(db: &mut DbConnection, number: i64, at: Timestamp) -> Res
             "exemption {number} that has not ended"
         ))));
     };
-    let rule: String = row.try_get("rule")?;
-    due_with_rule(db, row.try_get("item")?, &rule).await?;
+    match optional_device_id(&row, "device")? {
+        Some(device) => {
+            deployment_states::work_out(db, &[device], None, at).await?;
+        }
+        None => {
+            let rule: String = row.try_get("rule")?;
+            due_with_rule(db, row.try_get("item")?, &rule).await?;
+        }
+    }
     Ok(Ok(Applied::Done))
 }
 
@@ -866,7 +930,7 @@ async fn due_with_rule(db: &mut DbConnection, item: i64, rule: &str) -> Result<(
         .fetch_all(&mut *db)
         .await?;
     for row in rows {
-        due(db, row.try_get("deployment")?).await?;
+        due(db, row.try_get("deployment")?, false).await?;
     }
     Ok(())
 }

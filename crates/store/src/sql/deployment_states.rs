@@ -6,34 +6,37 @@
 //! device's row: nobody works with what is about to change. When a deployment itself changes, all
 //! its devices are worked out by a walk in steps ([`work_out_due`]).
 //!
-//! `summary` is changed in the same transaction by what is written: its sums are the numbers of rows.
+//! `summary` and `rule_summary` are changed in the same transaction by what is written: their sums are what
+//! the rows say. How a deployment stood before is kept, too: what was asked about a moment that is past
+//! is answered again in the same way, whatever changed since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use domain::{DeviceId, Timestamp};
+use domain::{ComplianceState, DeviceId, Timestamp};
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
 use super::compliance::bump;
 use super::memberships::compliance_changed;
 use super::reads::{corrupt, device_id};
-use super::results::BINDS;
+use super::results::{BINDS, optional_state};
 use super::writes::Outcome;
 use super::{
-    CHANGE_DEFINITIONS, Db, DbConnection, LOCK_ROW, LOCK_ROW_UNLESS_TAKEN, NODE, SHARE_DEFINITIONS,
+    CHANGE_DEFINITIONS, Db, DbConnection, DbRow, LOCK_ROW, LOCK_ROW_UNLESS_TAKEN, NODE,
+    SHARE_DEFINITIONS,
 };
 use crate::Unavailable;
 use crate::change::{Applied, WorkedOut};
+use crate::notable::{Notable, Standing};
 
 type Result<T> = std::result::Result<T, Unavailable>;
 
-/// Devices that enter a collection in one change, for which states are worked out at once. For more of
-/// them the walk does it.
-const AT_ONCE: usize = 100;
-/// States of rules that one step of a walk reads, about: others wait for it.
+/// States of rules that one change, or one step of a walk, reads, about: others wait for it.
 const RULES_AT_ONCE: i64 = 5_000;
 /// Members that one step of a walk looks at.
 const MEMBERS_AT_ONCE: i64 = 5_000;
+/// Rows that one step of a walk removes.
+const ROWS_AT_ONCE: i64 = 500;
 
 /// Waits until nobody changes what deployments are, and keeps it so until the transaction's end: for
 /// those who work out states of devices.
@@ -66,20 +69,73 @@ pub(super) async fn entered(
     at: Timestamp,
 ) -> Result<()> {
     for (deployment, devices) in deployed(db, pairs).await? {
-        if devices.len() <= AT_ONCE {
-            work_out(db, &devices, Some(deployment), at).await?;
-        } else if let Some(first) = devices.iter().min() {
-            due_from(db, deployment, *first).await?;
-        }
+        work_out_or_due(db, deployment, &devices, at).await?;
+    }
+    exemptions_changed(db, pairs, at).await
+}
+
+/// Devices are no members any more. Called by whoever deletes memberships, after it did.
+pub(super) async fn left(
+    db: &mut DbConnection,
+    pairs: &[(i64, DeviceId)],
+    at: Timestamp,
+) -> Result<()> {
+    for (deployment, devices) in deployed(db, pairs).await? {
+        lock_devices(db, &devices).await?;
+        remove_strays(db, &devices, Some(deployment), at).await?;
+    }
+    exemptions_changed(db, pairs, at).await
+}
+
+/// A few devices at once; more of them by the walk.
+async fn work_out_or_due(
+    db: &mut DbConnection,
+    deployment: i64,
+    devices: &[DeviceId],
+    at: Timestamp,
+) -> Result<()> {
+    let sql = "SELECT COUNT(*) AS n FROM deployment_rule WHERE deployment = $1";
+    let row = sqlx::query(sql)
+        .bind(deployment)
+        .fetch_one(&mut *db)
+        .await?;
+    let rules: i64 = row.try_get("n")?;
+    if devices.len() as i64 * rules <= RULES_AT_ONCE {
+        work_out(db, devices, Some(deployment), at).await?;
+    } else if let Some(first) = devices.iter().min() {
+        due_from(db, deployment, *first).await?;
     }
     Ok(())
 }
 
-/// Devices are no members any more. Called by whoever deletes memberships, after it did.
-pub(super) async fn left(db: &mut DbConnection, pairs: &[(i64, DeviceId)]) -> Result<()> {
-    for (deployment, devices) in deployed(db, pairs).await? {
-        lock_devices(db, &devices).await?;
-        remove_strays(db, &devices, Some(deployment)).await?;
+/// Devices came to collections that are exempt from a rule, or left them: deployments with the rule to
+/// other collections stand otherwise on them.
+async fn exemptions_changed(
+    db: &mut DbConnection,
+    pairs: &[(i64, DeviceId)],
+    at: Timestamp,
+) -> Result<()> {
+    let collections: BTreeSet<i64> = pairs.iter().map(|(collection, _)| *collection).collect();
+    if collections.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<Db>::new(
+        "SELECT DISTINCT e.collection, r.deployment FROM exemption e \
+         JOIN rule u ON u.item = e.item AND u.name = e.rule \
+         JOIN deployment_rule r ON r.rule = u.id WHERE e.ended_at IS NULL AND e.collection IN (",
+    );
+    let mut list = query.separated(", ");
+    for collection in &collections {
+        list.push_bind(*collection);
+    }
+    query.push(") ORDER BY r.deployment");
+    let rows = query.build().fetch_all(&mut *db).await?;
+    for row in rows {
+        let (collection, deployment): (i64, i64) =
+            (row.try_get("collection")?, row.try_get("deployment")?);
+        let of_collection = pairs.iter().filter(|(id, _)| *id == collection);
+        let devices: Vec<_> = of_collection.map(|(_, device)| *device).collect();
+        work_out_or_due(db, deployment, &devices, at).await?;
     }
     Ok(())
 }
@@ -133,16 +189,18 @@ pub(super) async fn work_out(
     for some in devices.chunks(BINDS / 2) {
         let mut query = QueryBuilder::<Db>::new("WITH given (id) AS (");
         push_given(&mut query, some);
-        query.push(
-            ") SELECT p.number AS deployment, g.id AS device, CAST(s.state AS BIGINT) AS was, \
-             (SELECT CASE WHEN COUNT(*) > 0 AND COUNT(*) = COUNT(o.state) \
-             THEN CAST(MAX(o.state) AS BIGINT) END FROM (SELECT ",
+        query.push(") SELECT p.number AS deployment, g.id AS device, ");
+        query.push(BEFORE).push(
+            ", (SELECT CASE WHEN COUNT(*) > 0 AND COUNT(*) = COUNT(o.state) \
+             THEN CAST(COUNT(*) AS TEXT) || COALESCE(string_agg(CASE WHEN o.state <> 3 \
+             THEN ' ' || CAST(o.rule AS TEXT) || ':' || CAST(o.state AS TEXT) END, ''), '') END \
+             FROM (SELECT r.rule, ",
         );
         push_state_of_rule(&mut query, &exempted);
         query.push(
             " AS state FROM deployment_rule r LEFT JOIN rule_state t \
              ON t.device = c.number AND t.rule = r.rule WHERE r.deployment = p.number) AS o) \
-             AS state FROM given g CROSS JOIN compliance_device c CROSS JOIN membership m \
+             AS stands FROM given g CROSS JOIN compliance_device c CROSS JOIN membership m \
              CROSS JOIN deployment p \
              LEFT JOIN deployment_state s ON s.device = g.id AND s.deployment = p.number \
              WHERE c.device = g.id AND m.device = g.id AND p.collection = m.collection",
@@ -153,19 +211,17 @@ pub(super) async fn work_out(
         let rows = query.build().persistent(false).fetch_all(&mut *db).await?;
         let mut changes = Vec::new();
         for row in &rows {
-            let change = StateChange {
-                deployment: row.try_get("deployment")?,
-                device: device_id(row, "device")?,
-                was: row.try_get("was")?,
-                state: row.try_get("state")?,
-            };
-            if change.was != change.state {
+            let stands: Option<String> = row.try_get("stands")?;
+            let stands = stands.as_deref().map(Standing::parse).transpose();
+            let change = StateChange::read(row, stands.map_err(corrupt)?)?;
+            if change.changes_something() {
                 changes.push(change);
             }
         }
-        changed.extend(changes.iter().map(|change| change.device));
+        let other = changes.iter().filter(|change| change.changes_state());
+        changed.extend(other.map(|change| change.device));
         write(db, &changes, at).await?;
-        changed.extend(remove_strays(db, some, only).await?);
+        changed.extend(remove_strays(db, some, only, at).await?);
     }
     if !changed.is_empty() {
         compliance_changed(db, changed.iter().copied()).await?;
@@ -178,15 +234,14 @@ async fn remove_strays(
     db: &mut DbConnection,
     devices: &[DeviceId],
     only: Option<i64>,
+    at: Timestamp,
 ) -> Result<Vec<DeviceId>> {
     let mut removed = Vec::new();
     for some in devices.chunks(BINDS / 2) {
         let mut query = QueryBuilder::<Db>::new("WITH given (id) AS (");
         push_given(&mut query, some);
-        query.push(
-            ") SELECT s.deployment, s.device, CAST(s.state AS BIGINT) AS was \
-             FROM given g CROSS JOIN deployment_state s WHERE s.device = g.id",
-        );
+        query.push(") SELECT s.deployment, s.device, ").push(BEFORE);
+        query.push(" FROM given g CROSS JOIN deployment_state s WHERE s.device = g.id");
         if let Some(only) = only {
             query.push(" AND s.deployment = ").push_bind(only);
         }
@@ -197,17 +252,12 @@ async fn remove_strays(
              WHERE r.deployment = p.number))",
         );
         let rows = query.build().persistent(false).fetch_all(&mut *db).await?;
-        let mut changes = Vec::new();
-        for row in &rows {
-            changes.push(StateChange {
-                deployment: row.try_get("deployment")?,
-                device: device_id(row, "device")?,
-                was: row.try_get("was")?,
-                state: None,
-            });
-        }
+        let changes: Vec<_> = rows
+            .iter()
+            .map(|row| StateChange::read(row, None))
+            .collect::<Result<_>>()?;
         removed.extend(changes.iter().map(|change| change.device));
-        write(db, &changes, Timestamp::UNIX_EPOCH).await?;
+        write(db, &changes, at).await?;
     }
     Ok(removed)
 }
@@ -218,24 +268,24 @@ fn push_given(query: &mut QueryBuilder<Db>, devices: &[DeviceId]) {
     });
 }
 
-/// The state of rule `r` on device `g`, whose row is `t`, as it counts for a deployment. `exempted` are
+/// The state of rule `r` on device `g`, whose row is `t`, with exemptions. `exempted` are
 /// all rules with an exemption: hardly any, mostly, so that the others are not looked up.
 fn push_state_of_rule(query: &mut QueryBuilder<Db>, exempted: &[i64]) {
-    query.push("CASE ");
-    if !exempted.is_empty() {
-        query.push("WHEN r.rule IN (");
-        let mut list = query.separated(", ");
-        for rule in exempted {
-            list.push(rule);
-        }
-        query.push(
-            ") AND EXISTS (SELECT 1 FROM rule u JOIN exemption e ON e.item = u.item \
-             AND e.rule = u.name AND e.ended_at IS NULL WHERE u.id = r.rule \
-             AND (e.device = g.id OR EXISTS (SELECT 1 FROM membership x \
-             WHERE x.collection = e.collection AND x.device = g.id))) THEN 2 ",
-        );
+    if exempted.is_empty() {
+        query.push("t.state");
+        return;
     }
-    query.push("WHEN t.state = 4 THEN 3 WHEN t.state = 7 THEN 6 ELSE t.state END");
+    query.push("CASE WHEN r.rule IN (");
+    let mut list = query.separated(", ");
+    for rule in exempted {
+        list.push(rule);
+    }
+    query.push(
+        ") AND EXISTS (SELECT 1 FROM rule u JOIN exemption e ON e.item = u.item \
+         AND e.rule = u.name AND e.ended_at IS NULL WHERE u.id = r.rule \
+         AND (e.device = g.id OR EXISTS (SELECT 1 FROM membership x \
+         WHERE x.collection = e.collection AND x.device = g.id))) THEN 2 ELSE t.state END",
+    );
 }
 
 async fn exempted_rules(db: &mut DbConnection) -> Result<Vec<i64>> {
@@ -248,46 +298,95 @@ async fn exempted_rules(db: &mut DbConnection) -> Result<Vec<i64>> {
         .collect::<std::result::Result<_, _>>()?)
 }
 
+/// What is recorded of a deployment on a device, in row `s`.
+const BEFORE: &str =
+    "CAST(s.state AS BIGINT) AS was, s.since AS was_since, s.notable AS was_notable";
+
 struct StateChange {
     deployment: i64,
     device: DeviceId,
-    was: Option<i64>,
-    state: Option<i64>,
+    was: Option<Standing>,
+    was_since: i64,
+    stands: Option<Standing>,
 }
 
-/// Writes states, and changes the summary by just that.
+impl StateChange {
+    fn read(row: &DbRow, stands: Option<Standing>) -> Result<Self> {
+        let was = match optional_state(row, "was")? {
+            Some(state) => {
+                let notable: Vec<u8> = row.try_get("was_notable")?;
+                let notable = Notable::from_bytes(&notable).map_err(corrupt)?;
+                Some(Standing { state, notable })
+            }
+            None => None,
+        };
+        let was_since: Option<i64> = row.try_get("was_since")?;
+        Ok(Self {
+            deployment: row.try_get("deployment")?,
+            device: device_id(row, "device")?,
+            was,
+            was_since: was_since.unwrap_or(0),
+            stands,
+        })
+    }
+
+    fn changes_something(&self) -> bool {
+        self.was != self.stands
+    }
+
+    fn changes_state(&self) -> bool {
+        let state = |standing: &Option<Standing>| standing.as_ref().map(|standing| standing.state);
+        state(&self.was) != state(&self.stands)
+    }
+}
+
+/// Writes states, and changes the sums by just that.
 async fn write(db: &mut DbConnection, changes: &[StateChange], at: Timestamp) -> Result<()> {
-    let mut sums: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    let mut sums: BTreeMap<(i64, ComplianceState), i64> = BTreeMap::new();
+    let mut of_rules: BTreeMap<(i64, i64, ComplianceState), i64> = BTreeMap::new();
     for change in changes {
-        if let Some(was) = change.was {
-            *sums.entry((change.deployment, was)).or_default() -= 1;
-        }
-        if let Some(state) = change.state {
-            *sums.entry((change.deployment, state)).or_default() += 1;
+        for (standing, by) in [(&change.was, -1), (&change.stands, 1)] {
+            let Some(standing) = standing else { continue };
+            *sums.entry((change.deployment, standing.state)).or_default() += by;
+            for (rule, state) in standing.notable.iter() {
+                *of_rules
+                    .entry((change.deployment, rule, state))
+                    .or_default() += by;
+            }
         }
     }
     sums.retain(|_, devices| *devices != 0);
+    of_rules.retain(|_, devices| *devices != 0);
+    keep_past(db, changes, at).await?;
     let set: Vec<_> = changes
         .iter()
-        .filter_map(|change| Some((change, change.state?)))
+        .filter_map(|change| Some((change, change.stands.as_ref()?)))
         .collect();
-    for some in set.chunks(BINDS / 4) {
+    for some in set.chunks(BINDS / 5) {
+        // Clocks differ: no interval begins before the one that is recorded ended.
         let mut query = QueryBuilder::<Db>::new(
-            "INSERT INTO deployment_state (device, deployment, since, state) ",
+            "INSERT INTO deployment_state (device, deployment, since, state, notable) \
+             SELECT v.column1, v.column2, COALESCE((SELECT MAX(p.until) \
+             FROM deployment_state_past p WHERE p.device = v.column1 \
+             AND p.deployment = v.column2 AND p.until > v.column3), v.column3), v.column4, \
+             v.column5 FROM (",
         );
-        query.push_values(some, |mut row, (change, state)| {
+        query.push_values(some, |mut row, (change, standing)| {
             row.push_bind(change.device.as_bytes().to_vec())
                 .push_bind(change.deployment)
                 .push_bind(at.as_second())
-                .push_bind(*state);
+                .push_bind(i64::from(standing.state.code()))
+                .push_bind(standing.notable.to_bytes());
         });
         query.push(
-            " ON CONFLICT (device, deployment) DO UPDATE SET since = excluded.since, \
-             state = excluded.state",
+            ") AS v WHERE true ON CONFLICT (device, deployment) DO UPDATE SET since = CASE \
+             WHEN deployment_state.state = excluded.state \
+             OR deployment_state.since > excluded.since THEN deployment_state.since \
+             ELSE excluded.since END, state = excluded.state, notable = excluded.notable",
         );
         query.build().persistent(false).execute(&mut *db).await?;
     }
-    let gone: Vec<_> = changes.iter().filter(|c| c.state.is_none()).collect();
+    let gone: Vec<_> = changes.iter().filter(|c| c.stands.is_none()).collect();
     for some in gone.chunks(BINDS / 2) {
         let mut query =
             QueryBuilder::<Db>::new("DELETE FROM deployment_state WHERE (device, deployment) IN (");
@@ -298,23 +397,71 @@ async fn write(db: &mut DbConnection, changes: &[StateChange], at: Timestamp) ->
         let query = query.push(")").build().persistent(false);
         query.execute(&mut *db).await?;
     }
-    if sums.is_empty() {
-        return Ok(());
+    if !sums.is_empty() {
+        let mut query = QueryBuilder::<Db>::new(
+            "INSERT INTO summary (deployment, state, node, devices) SELECT v.column1, v.column2, ",
+        );
+        query.push(NODE).push(", v.column3 FROM (");
+        query.push_values(sums, |mut row, ((deployment, state), devices)| {
+            row.push_bind(deployment)
+                .push_bind(i64::from(state.code()))
+                .push_bind(devices);
+        });
+        query.push(
+            ") AS v WHERE true ON CONFLICT (deployment, state, node) DO UPDATE \
+             SET devices = summary.devices + excluded.devices",
+        );
+        query.build().persistent(false).execute(&mut *db).await?;
     }
-    let mut query = QueryBuilder::<Db>::new(
-        "INSERT INTO summary (deployment, state, node, devices) SELECT v.column1, v.column2, ",
-    );
-    query.push(NODE).push(", v.column3 FROM (");
-    query.push_values(sums, |mut row, ((deployment, state), devices)| {
-        row.push_bind(deployment)
-            .push_bind(state)
-            .push_bind(devices);
-    });
-    query.push(
-        ") AS v WHERE true ON CONFLICT (deployment, state, node) DO UPDATE \
-         SET devices = summary.devices + excluded.devices",
-    );
-    query.build().persistent(false).execute(db).await?;
+    let of_rules: Vec<_> = of_rules.into_iter().collect();
+    for some in of_rules.chunks(BINDS / 4) {
+        let mut query = QueryBuilder::<Db>::new(
+            "INSERT INTO rule_summary (deployment, rule, state, node, devices) \
+             SELECT v.column1, v.column2, v.column3, ",
+        );
+        query.push(NODE).push(", v.column4 FROM (");
+        query.push_values(some, |mut row, ((deployment, rule, state), devices)| {
+            row.push_bind(*deployment)
+                .push_bind(*rule)
+                .push_bind(i64::from(state.code()))
+                .push_bind(*devices);
+        });
+        query.push(
+            ") AS v WHERE true ON CONFLICT (deployment, rule, state, node) DO UPDATE \
+             SET devices = rule_summary.devices + excluded.devices",
+        );
+        query.build().persistent(false).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// Keeps how it was until now. What lasted less than a second is forgotten, and so is all of a
+/// deployment that is gone.
+async fn keep_past(db: &mut DbConnection, changes: &[StateChange], at: Timestamp) -> Result<()> {
+    let until = at.as_second();
+    let ended: Vec<_> = changes
+        .iter()
+        .filter(|change| change.changes_state() && change.was_since < until)
+        .filter_map(|change| Some((change, change.was.as_ref()?.state)))
+        .collect();
+    for some in ended.chunks(BINDS / 5) {
+        let mut query = QueryBuilder::<Db>::new(
+            "INSERT INTO deployment_state_past (device, deployment, until, since, state) \
+             SELECT v.column1, v.column2, v.column3, v.column4, v.column5 FROM (",
+        );
+        query.push_values(some, |mut row, (change, state)| {
+            row.push_bind(change.device.as_bytes().to_vec())
+                .push_bind(change.deployment)
+                .push_bind(until)
+                .push_bind(change.was_since)
+                .push_bind(i64::from(state.code()));
+        });
+        query.push(
+            ") AS v WHERE EXISTS (SELECT 1 FROM deployment p WHERE p.number = v.column2) \
+             ON CONFLICT DO NOTHING",
+        );
+        query.build().persistent(false).execute(&mut *db).await?;
+    }
     Ok(())
 }
 
@@ -332,6 +479,11 @@ struct Place {
 impl Place {
     const BEGINNING: Self = Self {
         state: 0,
+        device: [0; 16],
+    };
+    /// Behind all states: of a deployment that is gone, its past is removed.
+    const PAST: Self = Self {
+        state: u8::MAX,
         device: [0; 16],
     };
 
@@ -360,7 +512,7 @@ async fn due_from(db: &mut DbConnection, deployment: i64, device: DeviceId) -> R
         state: 0,
         device: before.to_be_bytes(),
     };
-    let sql = "INSERT INTO deployment_due (deployment, after) VALUES ($1, $2) \
+    let sql = "INSERT INTO deployment_due (deployment, after, anew) VALUES ($1, $2, 0) \
          ON CONFLICT (deployment) DO UPDATE SET after = CASE \
          WHEN deployment_due.after > excluded.after THEN excluded.after \
          ELSE deployment_due.after END";
@@ -374,26 +526,45 @@ async fn due_from(db: &mut DbConnection, deployment: i64, device: DeviceId) -> R
 
 /// One step of the walk over a deployment that is due.
 pub(super) async fn work_out_due(db: &mut DbConnection, at: Timestamp) -> Result<Outcome> {
-    let mut query = QueryBuilder::<Db>::new(
-        "SELECT deployment, after FROM deployment_due ORDER BY deployment LIMIT 1",
-    );
-    query.push(LOCK_ROW_UNLESS_TAKEN);
-    let Some(row) = query.build().fetch_optional(&mut *db).await? else {
+    // The one that waits longest: a large one keeps no other from its turn.
+    let sql = "SELECT deployment, after FROM deployment_due ORDER BY step, deployment LIMIT 1";
+    let Some(row) = sqlx::query(sql).fetch_optional(&mut *db).await? else {
         return Ok(Ok(Applied::Unchanged));
     };
     let deployment: i64 = row.try_get("deployment")?;
-    let place = Place::read(row.try_get("after")?)?;
-    if place == Place::BEGINNING && !CHANGE_DEFINITIONS.is_empty() {
+    let begins = Place::read(row.try_get("after")?)? == Place::BEGINNING;
+    if begins && !CHANGE_DEFINITIONS.is_empty() {
         // Who works out states by the deployment's old definition finishes first, and is then seen.
+        // Before the row, as whoever makes one due takes them.
         sqlx::query(CHANGE_DEFINITIONS).execute(&mut *db).await?;
+    }
+    share_definitions(db).await?;
+    let mut query = QueryBuilder::<Db>::new("SELECT after FROM deployment_due WHERE deployment = ");
+    query.push_bind(deployment).push(LOCK_ROW_UNLESS_TAKEN);
+    let Some(row) = query.build().fetch_optional(&mut *db).await? else {
+        return Ok(Ok(Applied::Unchanged));
+    };
+    let place = Place::read(row.try_get("after")?)?;
+    if place == Place::BEGINNING && !begins {
+        // It changed just now: the next step begins.
+        return Ok(Ok(Applied::WorkedOut(WorkedOut {
+            deployment,
+            devices: 0,
+        })));
     }
     let (devices, next) = match place.state {
         0 => walk_members(db, deployment, place, at).await?,
-        _ => walk_states(db, deployment, place).await?,
+        _ => walk_states(db, deployment, place, at).await?,
+    };
+    let next = match next {
+        None if remove_past(db, deployment).await? => Some(Place::PAST),
+        next => next,
     };
     match next {
         Some(next) => {
-            sqlx::query("UPDATE deployment_due SET after = $2 WHERE deployment = $1")
+            let sql = "UPDATE deployment_due SET after = $2, \
+                 step = (SELECT MAX(d.step) + 1 FROM deployment_due d) WHERE deployment = $1";
+            sqlx::query(sql)
                 .bind(deployment)
                 .bind(next.bytes())
                 .execute(db)
@@ -404,6 +575,10 @@ pub(super) async fn work_out_due(db: &mut DbConnection, at: Timestamp) -> Result
                 "DELETE FROM deployment_due WHERE deployment = $1",
                 "DELETE FROM summary WHERE deployment = $1 AND NOT EXISTS \
                  (SELECT 1 FROM deployment p WHERE p.number = $1)",
+                // All that counted was worked out anew: of other rules there is nothing left.
+                "DELETE FROM rule_summary WHERE deployment = $1 AND NOT EXISTS \
+                 (SELECT 1 FROM deployment_rule r WHERE r.deployment = $1 \
+                 AND r.rule = rule_summary.rule)",
             ] {
                 sqlx::query(sql).bind(deployment).execute(&mut *db).await?;
             }
@@ -413,6 +588,20 @@ pub(super) async fn work_out_due(db: &mut DbConnection, at: Timestamp) -> Result
         deployment,
         devices,
     })))
+}
+
+/// Removes some of the past of a deployment that is gone; false when there is none.
+async fn remove_past(db: &mut DbConnection, deployment: i64) -> Result<bool> {
+    let sql = "DELETE FROM deployment_state_past WHERE (device, deployment, until) IN \
+         (SELECT a.device, a.deployment, a.until FROM deployment_state_past a \
+         WHERE a.deployment = $1 AND NOT EXISTS \
+         (SELECT 1 FROM deployment p WHERE p.number = $1) LIMIT $2)";
+    let done = sqlx::query(sql)
+        .bind(deployment)
+        .bind(ROWS_AT_ONCE)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() > 0)
 }
 
 /// Returns how many devices it looked at, and where the walk goes on.
@@ -474,6 +663,7 @@ async fn walk_states(
     db: &mut DbConnection,
     deployment: i64,
     place: Place,
+    at: Timestamp,
 ) -> Result<(u64, Option<Place>)> {
     let sql = "SELECT device, CAST(state AS BIGINT) AS state FROM deployment_state \
          WHERE deployment = $1 AND (state, device) > ($2, $3) ORDER BY state, device LIMIT $4";
@@ -497,7 +687,7 @@ async fn walk_states(
     }
     if !devices.is_empty() {
         lock_devices(db, &devices).await?;
-        remove_strays(db, &devices, Some(deployment)).await?;
+        remove_strays(db, &devices, Some(deployment), at).await?;
     }
     let more = rows.len() as i64 == MEMBERS_AT_ONCE;
     Ok((rows.len() as u64, next.filter(|_| more)))
@@ -528,13 +718,13 @@ pub(super) async fn end_exemptions(db: &mut DbConnection, at: Timestamp) -> Resu
         match super::reads::optional_device_id(row, "device")? {
             Some(device) => devices.push(device),
             None => {
-                let sql = "INSERT INTO deployment_due (deployment, after) \
+                let sql = "INSERT INTO deployment_due (deployment, after, anew) \
                      SELECT DISTINCT r.deployment, CAST(NULL AS ";
                 let mut query = QueryBuilder::<Db>::new(sql);
                 query
                     .push(super::BYTES)
                     .push(
-                        ") FROM exemption e \
+                        "), 0 FROM exemption e \
                          JOIN rule u ON u.item = e.item AND u.name = e.rule \
                          JOIN deployment_rule r ON r.rule = u.id WHERE e.number = ",
                     )

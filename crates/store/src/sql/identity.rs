@@ -6,6 +6,7 @@ use domain::{DeviceId, DeviceState, DeviceTransition, HardwareUuid, RevocationRe
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
+use super::deployment_states::{self, share_definitions};
 use super::memberships::{evaluate_at_once, hold, leave, mark_due};
 use super::reads::{
     DEVICE, EVENT, MOST, after_event, corrupt, device, device_id, event, event_cursor, no_cursor,
@@ -163,6 +164,8 @@ pub(super) async fn merge(
     into: DeviceId,
     at: Timestamp,
 ) -> Result<Outcome> {
+    let held = hold(db, at).await?;
+    share_definitions(db).await?;
     // Both rows stay as they are, taken in one order by all nodes: of two merges in opposite
     // directions the second one finds that its goal has ended. So no chain of records has a loop.
     let mut query =
@@ -193,7 +196,6 @@ pub(super) async fn merge(
     if let Err(refused) = from_state.after(DeviceTransition::Supersede) {
         return Ok(Err(refused.into()));
     }
-    let held = hold(db, at).await?;
     for sql in [
         "UPDATE device SET state = 'obsolete', successor = $2 WHERE id = $1",
         "UPDATE exemption SET device = $2 WHERE device = $1",
@@ -211,7 +213,9 @@ pub(super) async fn merge(
         .execute(&mut *db)
         .await?;
     let certificates = revoke_all(db, from, RevocationReason::Superseded, at).await?;
-    evaluate_at_once(db, &[from, into], held).await?;
+    evaluate_at_once(db, &[from, into], held, at).await?;
+    // Exemptions came, also where memberships are the same.
+    deployment_states::work_out(db, &[into], None, at).await?;
     Ok(Ok(Applied::Revoked { certificates }))
 }
 
@@ -266,7 +270,7 @@ pub(super) async fn delete(
     }
     // What is deleted does not count any more.
     hold(db, at).await?;
-    leave(db, |query| {
+    leave(db, at, |query| {
         query.push("device IN (");
         push_devices(query, &devices);
         query.push(")");
@@ -342,7 +346,7 @@ pub(super) async fn purge(
             purged.more = true;
             return Ok(Ok(Applied::Purged(purged)));
         }
-        purged.devices = remove_devices(db, &devices).await?;
+        purged.devices = remove_devices(db, &devices, at).await?;
         purged.more = devices.len() as i64 == DEVICES_AT_ONCE;
     }
 
@@ -434,7 +438,7 @@ async fn remove_certificates(
     Ok(rows.len() as u64)
 }
 
-async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u64> {
+async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId], at: Timestamp) -> Result<u64> {
     let mut query = QueryBuilder::<Db>::new(
         "INSERT INTO device_gone (device, certificates_until) SELECT d.id, \
          (SELECT MAX(c.not_after) FROM certificate c WHERE c.device = d.id) \
@@ -443,7 +447,7 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
     push_devices(&mut query, devices);
     query.push(") ON CONFLICT DO NOTHING");
     query.build().execute(&mut *db).await?;
-    leave(db, |query| {
+    leave(db, at, |query| {
         query.push("device IN (");
         push_devices(query, devices);
         query.push(")");
@@ -454,6 +458,7 @@ async fn remove_devices(db: &mut DbConnection, devices: &[DeviceId]) -> Result<u
         "DELETE FROM collection_direct WHERE device IN (",
         "DELETE FROM membership_due WHERE device IN (",
         "DELETE FROM compliance_device WHERE device IN (",
+        "DELETE FROM deployment_state_past WHERE device IN (",
         "DELETE FROM device_distinct WHERE a IN (",
         "DELETE FROM device_distinct WHERE b IN (",
         "DELETE FROM renewal_order WHERE device IN (",

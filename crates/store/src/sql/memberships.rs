@@ -15,7 +15,7 @@ use domain::{
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
-use super::deployment_states::{entered, left};
+use super::deployment_states::{entered, left, lock_devices, share_definitions};
 use super::filters::{CERTIFICATE_END, push_filter};
 use super::reads::{corrupt, device_id, facts, optional_time, time, word};
 use super::writes::Outcome;
@@ -55,6 +55,7 @@ pub(super) async fn join(
 /// pushes what is true for it. Returns what was there.
 pub(super) async fn leave(
     db: &mut DbConnection,
+    at: Timestamp,
     condition: impl FnOnce(&mut QueryBuilder<Db>),
 ) -> Result<Vec<(i64, DeviceId)>> {
     let mut query = QueryBuilder::<Db>::new("DELETE FROM membership WHERE ");
@@ -63,7 +64,7 @@ pub(super) async fn leave(
     let rows = query.build().fetch_all(&mut *db).await?;
     let gone = pairs(&rows)?;
     changed(db, &gone, -1).await?;
-    left(db, &gone).await?;
+    left(db, &gone, at).await?;
     Ok(gone)
 }
 
@@ -121,10 +122,19 @@ pub(super) async fn compliance_changed(
     db: &mut DbConnection,
     devices: impl IntoIterator<Item = DeviceId>,
 ) -> Result<()> {
-    match collections(db).await?.asked_deployments().is_empty() {
-        true => Ok(()),
-        false => mark_due(db, devices).await,
+    if !is_compliance_asked(db).await? {
+        return Ok(());
     }
+    match readable_collections(db).await? {
+        Some(collections) if collections.asked_deployments().is_empty() => Ok(()),
+        _ => mark_due(db, devices).await,
+    }
+}
+
+/// Whether a query asks for compliance at all, without reading them all: mostly none does.
+async fn is_compliance_asked(db: &mut DbConnection) -> Result<bool> {
+    let sql = "SELECT 1 AS n FROM collection WHERE query LIKE '%compliance%' LIMIT 1";
+    Ok(sqlx::query(sql).fetch_optional(db).await?.is_some())
 }
 
 /// A baseline has one deployment more, or one less: the members of collections that ask for it are
@@ -248,13 +258,15 @@ pub(super) async fn deployed(db: &mut DbConnection) -> Result<Vec<Deployed<i64>>
 }
 
 /// Works out the memberships of devices in all collections, now and not by and by.
+/// `held`: the moment for which memberships hold.
 pub(super) async fn evaluate_at_once(
     db: &mut DbConnection,
     devices: &[DeviceId],
+    held: Timestamp,
     at: Timestamp,
 ) -> Result<()> {
     match readable_collections(db).await? {
-        Some(collections) => evaluate_devices(db, &collections, devices, at)
+        Some(collections) => evaluate_devices(db, &collections, devices, held, at)
             .await
             .map(drop),
         None => mark_due(db, devices.iter().copied()).await,
@@ -265,6 +277,7 @@ async fn evaluate_devices(
     db: &mut DbConnection,
     collections: &Collections<i64>,
     devices: &[DeviceId],
+    held: Timestamp,
     at: Timestamp,
 ) -> Result<Evaluated> {
     let mut evaluated = Evaluated {
@@ -289,7 +302,7 @@ async fn evaluate_devices(
                 subject.clone(),
                 named.get(device).unwrap_or(&none),
                 states.get(device).unwrap_or(&nothing),
-                at,
+                held,
             ),
             None => BTreeSet::new(),
         };
@@ -312,7 +325,7 @@ async fn evaluate_devices(
         evaluated.joined += joined.len() as u64;
     }
     for these in leave_these.chunks(PAIRS_AT_ONCE) {
-        let left = leave(db, |query| {
+        let left = leave(db, at, |query| {
             query.push("(collection, device) IN (SELECT v.column1, v.column2 FROM (");
             push_pairs(query, these);
             query.push(") AS v)");
@@ -425,24 +438,34 @@ pub(super) async fn evaluate_due(
     at: Timestamp,
 ) -> Result<Outcome> {
     // Another node does it just now.
-    let Some(at) = hold_with(db, at, LOCK_ROW_UNLESS_TAKEN).await? else {
+    let Some(held) = hold_with(db, at, LOCK_ROW_UNLESS_TAKEN).await? else {
         return Ok(Ok(Applied::Unchanged));
     };
     let mut query =
         QueryBuilder::<Db>::new("SELECT device FROM membership_due ORDER BY device LIMIT ");
-    query.push_bind(i64::from(most)).push(LOCK_ROW_UNLESS_TAKEN);
+    query.push_bind(i64::from(most));
     let rows = query.build().fetch_all(&mut *db).await?;
-    let devices: Vec<DeviceId> = rows
-        .iter()
-        .map(|row| device_id(row, "device"))
-        .collect::<Result<_>>()?;
+    let due = |rows: &[DbRow]| -> Result<Vec<DeviceId>> {
+        rows.iter().map(|row| device_id(row, "device")).collect()
+    };
+    let mut devices = due(&rows)?;
+    if !LOCK_ROW_UNLESS_TAKEN.is_empty() && !devices.is_empty() {
+        // Devices before what is due of them, as whoever changes a device takes them.
+        share_definitions(db).await?;
+        lock_devices(db, &devices).await?;
+        let mut query =
+            QueryBuilder::<Db>::new("SELECT device FROM membership_due WHERE device IN (");
+        push_devices(&mut query, &devices);
+        query.push(") ORDER BY device").push(LOCK_ROW_UNLESS_TAKEN);
+        devices = due(&query.build().fetch_all(&mut *db).await?)?;
+    }
     if devices.is_empty() {
         return Ok(Ok(Applied::Unchanged));
     }
     let Some(collections) = readable_collections(db).await? else {
         return Ok(Ok(Applied::Unchanged));
     };
-    let mut evaluated = evaluate_devices(db, &collections, &devices, at).await?;
+    let mut evaluated = evaluate_devices(db, &collections, &devices, held, at).await?;
     evaluated.more = devices.len() as i64 >= i64::from(most);
     let mut query = QueryBuilder::<Db>::new("DELETE FROM membership_due WHERE device IN (");
     push_devices(&mut query, &devices);
@@ -476,7 +499,7 @@ pub(super) async fn evaluate_collections(
     most: u32,
     at: Timestamp,
 ) -> Result<Outcome> {
-    let Some(at) = hold_with(db, at, LOCK_ROW_UNLESS_TAKEN).await? else {
+    let Some(held) = hold_with(db, at, LOCK_ROW_UNLESS_TAKEN).await? else {
         return Ok(Ok(Applied::Unchanged));
     };
     let rows = sqlx::query("SELECT collection, reached FROM membership_evaluation")
@@ -493,9 +516,10 @@ pub(super) async fn evaluate_collections(
     let first = collections.iter().find(|(id, _)| waiting.contains_key(id));
     let evaluated = match (first, waiting.first_key_value()) {
         (Some((id, rules)), _) => {
-            evaluate_collection(db, id, rules, &waiting[&id], most, at).await?
+            let span = (&waiting[&id][..], most);
+            evaluate_collection(db, id, rules, span, held, at).await?
         }
-        (None, Some((gone, _))) => clear_collection(db, *gone, most).await?,
+        (None, Some((gone, _))) => clear_collection(db, *gone, most, at).await?,
         (None, None) => return Ok(Ok(Applied::Unchanged)),
     };
     Ok(Ok(Applied::Evaluated(Evaluated {
@@ -508,8 +532,8 @@ async fn evaluate_collection(
     db: &mut DbConnection,
     id: i64,
     rules: &Rules<i64>,
-    reached: &[u8],
-    most: u32,
+    (reached, most): (&[u8], u32),
+    held: Timestamp,
     at: Timestamp,
 ) -> Result<Evaluated> {
     let sql = "SELECT d.id FROM device d WHERE d.id > $1 ORDER BY d.id LIMIT 1 OFFSET $2";
@@ -523,8 +547,8 @@ async fn evaluate_collection(
         after: reached,
         last,
     };
-    let joined = join(db, at, |query| push_joining(query, id, rules, span, at)).await?;
-    let left = leave(db, |query| push_leaving(query, id, rules, span, at)).await?;
+    let joined = join(db, at, |query| push_joining(query, id, rules, span, held)).await?;
+    let left = leave(db, at, |query| push_leaving(query, id, rules, span, held)).await?;
     match last {
         Some(last) => {
             sqlx::query("UPDATE membership_evaluation SET reached = $2 WHERE collection = $1")
@@ -552,8 +576,13 @@ async fn end_evaluation(db: &mut DbConnection, id: i64) -> Result<()> {
 }
 
 /// Takes out what a collection that is gone leaves behind.
-async fn clear_collection(db: &mut DbConnection, id: i64, most: u32) -> Result<Evaluated> {
-    let left = leave(db, |query| {
+async fn clear_collection(
+    db: &mut DbConnection,
+    id: i64,
+    most: u32,
+    at: Timestamp,
+) -> Result<Evaluated> {
+    let left = leave(db, at, |query| {
         query.push("collection = ").push_bind(id);
         query.push(" AND device IN (SELECT m.device FROM membership m WHERE m.collection = ");
         query.push_bind(id);

@@ -345,12 +345,13 @@ async fn record(
             }
             if let Some(state) = state {
                 states.insert(*deployment, state);
-                let sql = "INSERT INTO deployment_state (deployment, device, state, since) \
-                     VALUES ($1, $2, $3, 0)";
+                let sql = "INSERT INTO deployment_state (deployment, device, state, since, notable) \
+                     VALUES ($1, $2, $3, 0, $4)";
                 sqlx::query(sql)
                     .bind(*deployment)
                     .bind(&id)
                     .bind(state.code())
+                    .bind(Vec::<u8>::new())
                     .execute(&database.writer)
                     .await
                     .expect("inserts");
@@ -518,10 +519,12 @@ async fn members_do_not_depend_on_their_own_deployments() {
 
     // What a device reports changes its memberships.
     sqlx::query(
-        "INSERT INTO deployment_state (deployment, device, state, since) VALUES ($1, $2, 6, 0)",
+        "INSERT INTO deployment_state (deployment, device, state, since, notable) \
+         VALUES ($1, $2, 6, 0, $3)",
     )
     .bind(deployment)
     .bind(a.as_bytes().to_vec())
+    .bind(Vec::<u8>::new())
     .execute(&database.writer)
     .await
     .expect("inserts");

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use domain::{ComplianceState, DeviceId, Period, RuleName, StateCounts, Timestamp};
+use futures_util::TryStreamExt;
 use sqlx::{Connection, QueryBuilder, Row};
 
 use super::identity::{EARLIER, EARLIER_OF_EARLIER};
 use super::reads::{MOST, corrupt, device_id, no_cursor, optional_time, page, time, word};
 use super::results::{BINDS, optional_state, state};
-use super::{BEGIN, Database, Db, DbConnection, DbRow, NODE};
+use super::{BEGIN, BYTES, Database, Db, DbConnection, DbRow, NODE, READ_ONE_MOMENT};
 use crate::model::Page;
+use crate::notable::Notable;
 use crate::read_results::{
     ComplianceAlertDue, DeployedDevice, DeployedDevices, DeploymentFilter, DeploymentSummary,
     DeviceDeployment, DeviceRule, FlappingRule, HistoryFilter, RuleExemption, RuleInterval,
@@ -113,106 +115,72 @@ impl ReadResults for Database {
             return Ok(Vec::new());
         }
 
-        // Rules that are kept are most of them, and are not counted: they are the rest. What is
-        // counted are devices that have a state for the deployment and are not stale.
-        let now = now.as_millisecond();
-        let push_known = |query: &mut QueryBuilder<Db>| {
-            query
-                .push(
-                    " JOIN deployment p ON p.number = s.deployment \
-                     JOIN compliance_device c ON c.device = s.device AND c.evaluated_at >= ",
-                )
-                .push_bind(now)
-                .push(STALE_BEFORE);
-        };
-        let mut query = QueryBuilder::<Db>::new("WITH exempted (device, number, rule) AS (");
-        for (at, exempt) in [
-            "SELECT s.device, c.number, u.id FROM exemption e \
-             JOIN rule u ON u.item = e.item AND u.name = e.rule \
-             JOIN deployment_state s ON s.device = e.device",
-            " UNION SELECT s.device, c.number, u.id FROM exemption e \
-             JOIN rule u ON u.item = e.item AND u.name = e.rule \
-             JOIN membership x ON x.collection = e.collection \
-             JOIN deployment_state s ON s.device = x.device",
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            query.push(exempt);
-            push_known(&mut query);
-            query
-                .push(" WHERE e.ended_at IS NULL AND s.deployment = ")
-                .push_bind(deployment)
-                .push(if at == 0 { "" } else { ") " });
-        }
-        query.push(
-            "SELECT r.rule, CAST(t.state AS BIGINT) AS state, COUNT(*) AS n \
-             FROM deployment_rule r CROSS JOIN rule_state t WHERE t.rule = r.rule \
-             AND t.state <> 3 AND t.device IN (SELECT c.number FROM deployment_state s",
+        // Of the rules that are kept there is no sum: they are the rest. One statement, so that it is
+        // one moment; what stale devices were counted with is taken off.
+        let mut query = QueryBuilder::<Db>::new(
+            "SELECT y.rule, CAST(y.state AS BIGINT) AS state, CAST(SUM(y.devices) AS BIGINT) AS n, \
+             CAST(NULL AS ",
         );
-        push_known(&mut query);
         query
-            .push(" WHERE s.deployment = ")
-            .push_bind(deployment)
-            .push(") AND r.deployment = ")
-            .push_bind(deployment)
-            .push(
-                " GROUP BY r.rule, t.state UNION ALL \
-                 SELECT z.rule, -COALESCE(CAST(t.state AS BIGINT), 3), COUNT(*) FROM exempted z \
-                 LEFT JOIN rule_state t ON t.device = z.number AND t.rule = z.rule \
-                 WHERE z.rule IN (SELECT r.rule FROM deployment_rule r WHERE r.deployment = ",
-            )
+            .push(BYTES)
+            .push(") AS stale FROM rule_summary y WHERE y.deployment = ")
             .push_bind(deployment)
             .push(
-                ") GROUP BY z.rule, t.state UNION ALL \
-                 SELECT 0, 3, COALESCE(CAST(SUM(y.devices) AS BIGINT), 0) FROM summary y \
+                " GROUP BY y.rule, y.state UNION ALL \
+                 SELECT 0, 1, COALESCE(CAST(SUM(y.devices) AS BIGINT), 0), NULL FROM summary y \
                  WHERE y.deployment = ",
             )
             .push_bind(deployment)
             .push(
-                " UNION ALL SELECT 0, -3, COUNT(*) FROM deployment p \
+                " UNION ALL SELECT 0, 0, n.members, NULL FROM deployment p \
+                 JOIN membership_count n ON n.collection = p.collection WHERE p.number = ",
+            )
+            .push_bind(deployment)
+            .push(
+                " UNION ALL SELECT 0, 1, -1, s.notable FROM deployment p \
                  CROSS JOIN compliance_device c CROSS JOIN deployment_state s \
                  WHERE c.evaluated_at < ",
             )
-            .push_bind(now)
+            .push_bind(now.as_millisecond())
             .push(STALE_BEFORE)
             .push(" AND s.device = c.device AND s.deployment = p.number AND p.number = ")
             .push_bind(deployment)
             .push(
-                " UNION ALL SELECT 0, 0, n.members FROM deployment p \
-                 JOIN membership_count n ON n.collection = p.collection WHERE p.number = ",
+                " UNION ALL SELECT 0, 2, 1, NULL FROM deployment_due w WHERE w.anew = 1 \
+                 AND w.deployment = ",
             )
             .push_bind(deployment);
-        let rows = query.build().fetch_all(&self.readers).await?;
         let mut of_rule: BTreeMap<i64, StateCounts> = BTreeMap::new();
-        let (mut known, mut members) = (0, 0);
-        for row in &rows {
-            let rule: i64 = row.try_get("rule")?;
-            let code: i64 = row.try_get("state")?;
+        let (mut known, mut members, mut anew) = (0, 0, false);
+        let query = query.build();
+        let mut rows = query.fetch(&self.readers);
+        while let Some(row) = rows.try_next().await? {
             let n: i64 = row.try_get("n")?;
-            match (rule, code) {
+            match (row.try_get("rule")?, row.try_get::<i64, _>("state")?) {
                 (0, 0) => members = n,
-                (0, ..0) => known -= n,
-                (0, _) => known += n,
-                // Exempted, and counted in its state, too.
-                (_, ..0) => {
-                    let counts = of_rule.entry(rule).or_default();
-                    counts.exempt += n;
-                    let state = coded(-code)?;
-                    if state != ComplianceState::Compliant {
-                        *counts.of(state) -= n;
-                    }
+                (0, 1) => known += n,
+                (0, _) => anew = true,
+                (rule, code) => *of_rule.entry(rule).or_default().of(coded(code)?) += n,
+            }
+            if let Some(stale) = row.try_get::<Option<Vec<u8>>, _>("stale")? {
+                for (rule, state) in Notable::from_bytes(&stale).map_err(corrupt)?.iter() {
+                    *of_rule.entry(rule).or_default().of(state) -= 1;
                 }
-                _ => *of_rule.entry(rule).or_default().of(coded(code)?) += n,
             }
         }
+        drop(rows);
         rules
             .into_iter()
             .map(|row| {
                 let rule = row.try_get("rule")?;
                 let mut devices = of_rule.remove(&rule).unwrap_or_default();
-                devices.compliant = known - devices.total();
-                devices.unknown = members - known;
+                if anew {
+                    // Of a new rule nothing is known yet: that is not kept.
+                    devices.unknown = members - devices.total();
+                } else {
+                    devices.compliant = known - devices.total();
+                    devices.unknown = members - known;
+                }
                 Ok(RuleSummary {
                     rule,
                     item: word(&row, "item_name")?,
@@ -444,64 +412,43 @@ impl ReadResults for Database {
     }
 
     async fn compliance_at(&self, deployment: i64, at: Timestamp) -> Result<StateCounts> {
-        let second = at.as_second();
-        let sql = "SELECT DISTINCT u.id FROM exemption e \
-             JOIN rule u ON u.item = e.item AND u.name = e.rule \
-             JOIN deployment_rule r ON r.rule = u.id WHERE r.deployment = $1";
-        let rows = sqlx::query(sql)
-            .bind(deployment)
-            .fetch_all(&self.readers)
-            .await?;
+        let (second, millisecond) = (at.as_second(), at.as_millisecond());
         let mut query = QueryBuilder::<Db>::new(
-            "SELECT w.state, COUNT(*) AS n FROM (SELECT (SELECT CAST(MAX(CASE ",
+            "SELECT CAST(s.state AS BIGINT) AS state, COUNT(*) AS n, COUNT(*) AS members \
+             FROM deployment_state s WHERE s.deployment = ",
         );
-        if !rows.is_empty() {
-            query.push("WHEN r.rule IN (");
-            let mut list = query.separated(", ");
-            for row in &rows {
-                list.push(row.try_get::<i64, _>("id")?);
-            }
-            query
-                .push(
-                    ") AND EXISTS (SELECT 1 FROM rule u JOIN exemption e ON e.item = u.item \
-                     AND e.rule = u.name WHERE u.id = r.rule AND e.made_at <= ",
-                )
-                .push_bind(at.as_millisecond())
-                .push(" AND (e.ended_at IS NULL OR e.ended_at > ")
-                .push_bind(at.as_millisecond())
-                .push(
-                    ") AND (e.device = m.device OR EXISTS (SELECT 1 FROM membership x \
-                     WHERE x.collection = e.collection AND x.device = m.device))) THEN 2 ",
-                );
-        }
+        query.push_bind(deployment).push(" AND s.since <= ");
+        query.push_bind(second).push(
+            " GROUP BY s.state UNION ALL SELECT CAST(p.state AS BIGINT), COUNT(*), \
+             COUNT(m.device) FROM deployment q CROSS JOIN deployment_state_past p \
+             LEFT JOIN membership m ON m.collection = q.collection AND m.device = p.device \
+             WHERE q.number = ",
+        );
+        query.push_bind(deployment).push(" AND p.deployment = ");
+        query.push_bind(deployment).push(" AND p.until > ");
+        query.push_bind(second).push(" AND p.since <= ");
+        // Of present members nothing was known then, but for those that had a state, and for those that
+        // came later.
+        query.push_bind(second).push(
+            " GROUP BY p.state UNION ALL SELECT 0, 0, -n.members FROM deployment q \
+             JOIN membership_count n ON n.collection = q.collection WHERE q.number = ",
+        );
+        query.push_bind(deployment).push(
+            " UNION ALL SELECT 0, 0, COUNT(*) FROM deployment q CROSS JOIN device d \
+             CROSS JOIN membership m WHERE q.number = ",
+        );
+        query.push_bind(deployment).push(" AND d.enrolled_at > ");
         query
-            .push(
-                "WHEN r.state = 4 THEN 3 WHEN r.state = 7 THEN 6 ELSE r.state END) AS BIGINT) \
-                 FROM (SELECT t.rule, t.state FROM rule_state t \
-                 WHERE t.device = c.number AND t.since <= ",
-            )
-            .push_bind(second)
-            .push(
-                " UNION ALL SELECT b.rule, b.state FROM rule_state_past b \
-                 WHERE b.device = c.number AND b.since <= ",
-            )
-            .push_bind(second)
-            .push(" AND b.until > ")
-            .push_bind(second)
-            .push(") AS r WHERE r.rule IN (SELECT y.rule FROM deployment_rule y WHERE y.deployment = ")
-            .push_bind(deployment)
-            .push(
-                ")) AS state \
-                 FROM deployment p JOIN membership m ON m.collection = p.collection \
-                 LEFT JOIN compliance_device c ON c.device = m.device WHERE p.number = ",
-            )
-            .push_bind(deployment)
-            .push(") AS w GROUP BY w.state");
+            .push_bind(millisecond)
+            .push(" AND m.device = d.id AND m.collection = q.collection");
         let rows = query.build().fetch_all(&self.readers).await?;
         let mut counts = StateCounts::default();
         for row in &rows {
-            let state = optional_state(row, "state")?.unwrap_or(ComplianceState::Unknown);
-            *counts.of(state) += row.try_get::<i64, _>("n")?;
+            counts.unknown -= row.try_get::<i64, _>("members")?;
+            match row.try_get("state")? {
+                0 => {}
+                code => *counts.of(coded(code)?) += row.try_get::<i64, _>("n")?,
+            }
         }
         Ok(counts)
     }
@@ -599,16 +546,49 @@ impl ReadResults for Database {
              (SELECT 1 FROM rule_state_past b WHERE b.device = a.device AND b.rule = a.rule \
              AND b.until > a.until AND b.since < a.until) OR EXISTS \
              (SELECT 1 FROM rule_state c WHERE c.device = a.device AND c.rule = a.rule \
-             AND c.since < a.until)";
-        let rows = sqlx::query(sql).fetch_all(&self.readers).await?;
-        rows.iter()
+             AND c.since < a.until) \
+             UNION ALL SELECT 'past', a.deployment, 0, a.since, a.until \
+             FROM deployment_state_past a WHERE a.since >= a.until OR EXISTS \
+             (SELECT 1 FROM deployment_state_past b WHERE b.device = a.device \
+             AND b.deployment = a.deployment AND b.until > a.until AND b.since < a.until) OR EXISTS \
+             (SELECT 1 FROM deployment_state c WHERE c.device = a.device \
+             AND c.deployment = a.deployment AND c.since < a.until)";
+        let mut reader = self.readers.begin_with(READ_ONE_MOMENT).await?;
+        let rows = sqlx::query(sql).fetch_all(&mut *reader).await?;
+        let mut faults: Vec<String> = rows
+            .iter()
             .map(|row| {
                 let what: String = row.try_get("what")?;
                 let [one, two, said, there] =
                     ["one", "two", "said", "there"].map(|column| row.try_get::<i64, _>(column));
                 Ok(format!("{what} {}/{}: {} {}", one?, two?, said?, there?))
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        // The sums of rules, against what devices were counted with.
+        let sql = "SELECT deployment, rule, CAST(state AS BIGINT) AS state, \
+             CAST(SUM(devices) AS BIGINT) AS n FROM rule_summary GROUP BY deployment, rule, state";
+        let mut sums: BTreeMap<(i64, i64, i64), i64> = BTreeMap::new();
+        for row in sqlx::query(sql).fetch_all(&mut *reader).await? {
+            let key = (
+                row.try_get("deployment")?,
+                row.try_get("rule")?,
+                row.try_get("state")?,
+            );
+            sums.insert(key, row.try_get("n")?);
+        }
+        let sql = "SELECT deployment, notable FROM deployment_state";
+        for row in sqlx::query(sql).fetch_all(&mut *reader).await? {
+            let notable: Vec<u8> = row.try_get("notable")?;
+            for (rule, state) in Notable::from_bytes(&notable).map_err(corrupt)?.iter() {
+                let key = (row.try_get("deployment")?, rule, i64::from(state.code()));
+                *sums.entry(key).or_default() -= 1;
+            }
+        }
+        let wrong = sums.into_iter().filter(|(_, difference)| *difference != 0);
+        faults.extend(wrong.map(|((deployment, rule, state), difference)| {
+            format!("rule_summary {deployment}/{rule}/{state}: {difference}")
+        }));
+        Ok(faults)
     }
 
     async fn deploy_sample(&self, sample: &SampleDeployment) -> Result<(i64, Vec<i64>)> {

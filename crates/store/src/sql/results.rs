@@ -505,7 +505,7 @@ async fn current(
     Ok(current)
 }
 
-/// When the last intervals of pairs of device and rule ended, and their states.
+/// When the last intervals of pairs of device and rule ended, and the state before the present one.
 async fn ended(
     db: &mut DbConnection,
     pairs: &[(i64, i64)],
@@ -514,7 +514,10 @@ async fn ended(
     for some in pairs.chunks(BINDS / 2) {
         let mut query = QueryBuilder::<Db>::new(
             "SELECT CAST(p.device AS BIGINT) AS device, CAST(p.rule AS BIGINT) AS rule, p.until, \
-             CAST(p.state AS BIGINT) AS state FROM (",
+             CAST(COALESCE((SELECT b.state FROM rule_state s CROSS JOIN rule_state_past b \
+             WHERE s.device = v.column1 AND s.rule = v.column2 AND b.device = v.column1 \
+             AND b.rule = v.column2 AND b.state <> s.state ORDER BY b.until DESC LIMIT 1), \
+             p.state) AS BIGINT) AS state FROM (",
         );
         push_pairs(&mut query, some);
         query.push(
@@ -563,6 +566,8 @@ pub(super) async fn purge(db: &mut DbConnection, devices: &[DeviceId]) -> Result
          FROM compliance_device c JOIN rule_state_past p ON p.device = c.number WHERE c.device IN (",
         "DELETE FROM rule_state WHERE (device, rule) IN (SELECT s.device, s.rule \
          FROM compliance_device c JOIN rule_state s ON s.device = c.number WHERE c.device IN (",
+        "DELETE FROM deployment_state_past WHERE (device, deployment, until) IN \
+         (SELECT p.device, p.deployment, p.until FROM deployment_state_past p WHERE p.device IN (",
     ] {
         let left = i64::from(PURGED_AT_ONCE) - i64::try_from(removed).unwrap_or(i64::MAX);
         let mut query = QueryBuilder::<Db>::new(sql);

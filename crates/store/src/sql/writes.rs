@@ -3,7 +3,7 @@
 //! Changes that come in numbers (renewals, first uses, facts) are written by one statement for all
 //! neighbours of a kind; the rest one by one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use domain::fault::step;
@@ -583,7 +583,8 @@ async fn spend_permission(
 
 async fn report_facts(db: &mut DbConnection, run: &[Change]) -> Result<Vec<Outcome>> {
     // The last report of a device in a batch is the one that counts.
-    let mut last: HashMap<DeviceId, (&DeviceFacts, Timestamp)> = HashMap::new();
+    // In one order on every node.
+    let mut last: BTreeMap<DeviceId, (&DeviceFacts, Timestamp)> = BTreeMap::new();
     for change in run {
         if let Kind::ReportFacts { device, facts } = &change.kind {
             last.insert(*device, (facts, change.at));

@@ -11,7 +11,7 @@ use sqlx::Row;
 use crate::*;
 
 /// Tables that grow with devices or with time.
-const LARGE: [&str; 9] = [
+const LARGE: [&str; 10] = [
     "device",
     "certificate",
     "membership",
@@ -20,6 +20,7 @@ const LARGE: [&str; 9] = [
     "rule_state",
     "rule_state_past",
     "deployment_state",
+    "deployment_state_past",
     "rule_change",
 ];
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::ComplianceState::{
     Compliant, Error, Exempt, NonCompliant, NotApplicable, Remediated, RemediationFailed, Unknown,
 };
+use domain::compliance::ExemptionScope;
 use domain::{ComplianceState, Period, StateCounts};
 
 use super::contract::{add, apply, at, change, create, enrolled, named, random};
@@ -66,8 +67,12 @@ pub async fn deployed(store: &Store, name: &str, rules: usize) -> (i64, Vec<i64>
 
 /// Runs the site's job until there is nothing to do.
 pub async fn work_out(store: &Store) {
+    work_out_at(store, 0).await;
+}
+
+async fn work_out_at(store: &Store, second: i64) {
     while store.deployments_are_due().await.expect("reads") {
-        apply(store, 0, Kind::WorkOutDeployments)
+        apply(store, second, Kind::WorkOutDeployments)
             .await
             .expect("works out");
     }
@@ -576,7 +581,7 @@ pub async fn an_exemption_counts_until_its_end(place: Place) {
         &exempt("device".to_owned(), 1).replace('%', &blob(a, &place)),
     )
     .await;
-    work_out(&store).await;
+    work_out_at(&store, 20).await;
     assert_eq!(
         summary(&store, deployment, 20).await,
         counts([(Compliant, 1), (Error, 1)])
@@ -588,7 +593,7 @@ pub async fn an_exemption_counts_until_its_end(place: Place) {
             &exempt("collection".to_owned(), rule).replace('%', labs),
         )
         .await;
-        work_out(&store).await;
+        work_out_at(&store, 20).await;
     }
     assert_eq!(
         summary(&store, deployment, 20).await,
@@ -621,7 +626,7 @@ pub async fn an_exemption_counts_until_its_end(place: Place) {
     assert!(store.exemptions_end(at(100)).await.expect("reads"));
     let ended = apply(&store, 100, Kind::EndExemptions).await;
     assert_eq!(ended, Ok(Applied::ExemptionsEnded(vec![1, 2, 3])));
-    work_out(&store).await;
+    work_out_at(&store, 100).await;
     assert_eq!(
         summary(&store, deployment, 100).await,
         counts([(NonCompliant, 1), (Error, 1)])
@@ -631,6 +636,10 @@ pub async fn an_exemption_counts_until_its_end(place: Place) {
     // How it was while they counted.
     let then = |second| store.compliance_at(deployment, at(second));
     assert_eq!(
+        then(20).await.expect("reads"),
+        then(25).await.expect("reads")
+    );
+    assert_eq!(
         then(25).await.expect("reads"),
         counts([(Compliant, 1), (Exempt, 1)])
     );
@@ -638,8 +647,168 @@ pub async fn an_exemption_counts_until_its_end(place: Place) {
         then(15).await.expect("reads"),
         counts([(NonCompliant, 1), (Error, 1)])
     );
-    assert_eq!(then(5).await.expect("reads"), counts([(Unknown, 2)]));
     sound(&store).await;
+}
+
+async fn exempt(store: &Store, second: i64, rule: &str, scope: ExemptionScope) -> Outcome {
+    let new = NewExemption {
+        item: "Base".parse().expect("a name"),
+        rule: rule.parse().expect("a name"),
+        scope,
+        reason: "broken".parse().expect("a reason"),
+        until: None,
+    };
+    apply(
+        store,
+        second,
+        Kind::Object(ObjectChange::Exempt(Box::new(new))),
+    )
+    .await
+}
+
+type Outcome = Result<Applied, Conflict>;
+
+pub async fn who_is_exempt_changes_at_once(place: Place) {
+    let store = place.open().await;
+    let (deployment, rules) = deployed(&store, "Base", 2).await;
+    let a = reporting(&store, &rules, &[NonCompliant, Compliant]).await;
+    let b = reporting(&store, &rules, &[NonCompliant, Compliant]).await;
+    add(&store, "Base", &[a, b]).await.expect("adds");
+    let stands = async |exempt| {
+        let expected = counts([(Compliant, exempt), (NonCompliant, 2 - exempt)]);
+        assert_eq!(summary(&store, deployment, 20).await, expected);
+        sound(&store).await;
+    };
+    stands(0).await;
+    // A device: without a walk over all.
+    let of_a = exempt(&store, 11, "Rule 1", ExemptionScope::Device(a)).await;
+    assert!(!store.deployments_are_due().await.expect("reads"));
+    stands(1).await;
+    let Ok(Applied::Numbered(number)) = of_a else {
+        panic!("{of_a:?}")
+    };
+    let end = Kind::Object(ObjectChange::EndExemption { number });
+    apply(&store, 12, end).await.expect("ends");
+    stands(0).await;
+
+    // A collection: who comes is exempt, who leaves is so no more, though both stay where the
+    // baseline is deployed.
+    create(&store, "Labs").await.expect("creates");
+    let labs = || ExemptionScope::Collection(named("Labs"));
+    exempt(&store, 13, "Rule 1", labs()).await.expect("exempts");
+    work_out_at(&store, 13).await;
+    stands(0).await;
+    add(&store, "Labs", &[a]).await.expect("adds");
+    stands(1).await;
+    add(&store, "Labs", &[b]).await.expect("adds");
+    stands(2).await;
+    let remove = Kind::RemoveMembers {
+        collection: named("Labs"),
+        devices: vec![a],
+    };
+    apply(&store, 14, remove).await.expect("removes");
+    stands(1).await;
+
+    // Into whom an exempt one is merged is exempt.
+    let c = reporting(&store, &rules, &[NonCompliant, Compliant]).await;
+    add(&store, "Base", &[c]).await.expect("adds");
+    let d = enrolled(&store).await.0.id;
+    exempt(&store, 15, "Rule 1", ExemptionScope::Device(d))
+        .await
+        .expect("exempts");
+    let merge = Kind::MergeDevices { from: d, into: c };
+    apply(&store, 16, merge).await.expect("merges");
+    assert_eq!(
+        summary(&store, deployment, 20).await,
+        counts([(Compliant, 2), (NonCompliant, 1)])
+    );
+    sound(&store).await;
+}
+
+pub async fn who_is_exempt_does_not_depend_on_compliance(place: Place) {
+    let store = place.open().await;
+    deployed(&store, "Base", 1).await;
+    let chosen = |query: &str| CollectionRules {
+        query: Some(query.parse().expect("a filter")),
+        ..CollectionRules::default()
+    };
+    let bad = r#"compliance["Base"] == "non-compliant""#;
+    let make = Kind::CreateCollection {
+        name: named("Bad"),
+        rules: chosen(bad),
+    };
+    apply(&store, 0, make).await.expect("creates");
+    let within = CollectionRules {
+        include: [named("Bad")].into(),
+        ..CollectionRules::default()
+    };
+    let make = Kind::CreateCollection {
+        name: named("Outer"),
+        rules: within.clone(),
+    };
+    apply(&store, 0, make).await.expect("creates");
+    for name in ["Bad", "Outer"] {
+        let scope = ExemptionScope::Collection(named(name));
+        let refused = exempt(&store, 1, "Rule 1", scope).await;
+        assert!(
+            matches!(refused, Err(Conflict::ExemptByCompliance(..))),
+            "{refused:?}"
+        );
+    }
+    // And the other way round.
+    create(&store, "Labs").await.expect("creates");
+    let scope = ExemptionScope::Collection(named("Labs"));
+    exempt(&store, 1, "Rule 1", scope).await.expect("exempts");
+    for rules in [chosen(bad), within] {
+        let set = Kind::SetCollectionRules {
+            name: named("Labs"),
+            rules,
+        };
+        let refused = apply(&store, 2, set).await;
+        assert!(
+            matches!(&refused, Err(Conflict::ExemptByCompliance(name, _)) if *name == named("Labs")),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Two nodes whose clocks are not the same, and memberships that hold for an earlier moment.
+pub async fn clocks_that_differ_give_no_overlaps(place: Place) {
+    let store = place.open().await;
+    let (deployment, rules) = deployed(&store, "Base", 1).await;
+    let device = reporting(&store, &rules, &[Compliant]).await;
+    add(&store, "Base", &[device]).await.expect("adds");
+    let say = async |sequence, second, state| {
+        let next = changed(sequence, second, vec![result(rules[0], state, second)]);
+        report(&store, second, reported(device, 1, vec![next])).await;
+        sound(&store).await;
+    };
+    say(2, 1000, NonCompliant).await;
+    say(3, 990, Compliant).await;
+    say(4, 995, NonCompliant).await;
+    let member = async |second, is: bool| {
+        let (collection, devices) = (named("Base"), vec![device]);
+        let kind = match is {
+            true => Kind::AddMembers {
+                collection,
+                devices,
+            },
+            false => Kind::RemoveMembers {
+                collection,
+                devices,
+            },
+        };
+        apply(&store, second, kind).await.expect("changes");
+        sound(&store).await;
+    };
+    member(1100, false).await;
+    member(1050, true).await;
+    say(5, 1060, Compliant).await;
+    say(6, 1200, NonCompliant).await;
+    for second in [995, 1000, 1050, 1099, 1100, 1150, 1300] {
+        let then = store.compliance_at(deployment, at(second)).await;
+        assert_eq!(then.expect("reads").total(), 1, "{second}");
+    }
 }
 
 pub async fn the_past_can_be_asked(place: Place) {
@@ -671,6 +840,7 @@ pub async fn the_past_can_be_asked(place: Place) {
         let then = store.compliance_at(deployment, at(day * DAY + 1)).await;
         assert_eq!(then.expect("reads"), expected, "day {day}");
     }
+
     let flapping = store.flapping_rules(at(0), None, 10).await.expect("reads");
     let found: Vec<_> = flapping
         .iter()
@@ -684,6 +854,38 @@ pub async fn the_past_can_be_asked(place: Place) {
     assert_eq!(found, [1, 1]);
     let other = store.flapping_rules(at(0), Some(deployment + 1), 10).await;
     assert!(other.expect("reads").is_empty());
+
+    // What is asked again is answered again in the same way: also when a device leaves, when the rules
+    // are others, and when another device comes.
+    let remove = Kind::RemoveMembers {
+        collection: named("Base"),
+        devices: vec![steady],
+    };
+    apply(&store, 8 * DAY, remove).await.expect("removes");
+    sql(
+        &place,
+        &format!(
+            "DELETE FROM deployment_rule WHERE deployment = {deployment} AND rule = {}; \
+             INSERT INTO deployment_due (deployment, after) VALUES ({deployment}, NULL)",
+            rules[0]
+        ),
+    )
+    .await;
+    work_out_at(&store, 9 * DAY).await;
+    let late = contract::device();
+    let kind = contract::enroll(&late, &contract::certificate(&late));
+    apply(&store, 9 * DAY, kind).await.expect("enrolls");
+    add(&store, "Base", &[late.id]).await.expect("adds");
+    for (second, expected) in [
+        (2 * DAY + 1, counts([(NonCompliant, 1), (Compliant, 1)])),
+        (7 * DAY, counts([(NonCompliant, 1), (Compliant, 1)])),
+        (8 * DAY, counts([(NonCompliant, 1)])),
+        (9 * DAY - 1, counts([(NonCompliant, 1)])),
+        (9 * DAY, counts([(Compliant, 1), (Unknown, 1)])),
+    ] {
+        let then = store.compliance_at(deployment, at(second)).await;
+        assert_eq!(then.expect("reads"), expected, "second {second}");
+    }
     sound(&store).await;
 }
 
@@ -731,7 +933,7 @@ pub async fn results_go_with_their_device_and_history_stays_with_the_merged(plac
     };
     let purged = apply(&store, 400 * DAY, purge).await;
     match purged {
-        Ok(Applied::Purged(purged)) => assert_eq!((purged.devices, purged.results), (2, 4)),
+        Ok(Applied::Purged(purged)) => assert_eq!((purged.devices, purged.results), (2, 6)),
         other => panic!("{other:?}"),
     }
     assert!(history(&store, new).await.is_empty());
@@ -857,6 +1059,27 @@ impl Model {
             *counts.of(worst.unwrap_or(Unknown)) += 1;
         }
         counts
+    }
+
+    /// For each rule; of devices for which the deployment is unknown, so are its rules.
+    fn counts_of_rules(&self, deployment: usize) -> BTreeMap<i64, StateCounts> {
+        let rules = &self.rules[&deployment];
+        let mut found: BTreeMap<i64, StateCounts> = BTreeMap::new();
+        for device in self.members.get(&deployment).into_iter().flatten() {
+            let state = |rule: &i64| {
+                let reported = self.results.get(device)?;
+                match self.exempted.contains_key(&(*device, *rule)) {
+                    true => Some(Exempt),
+                    false => reported.get(rule).copied(),
+                }
+            };
+            let known = rules.iter().all(|rule| state(rule).is_some());
+            for rule in rules {
+                let state = state(rule).filter(|_| known).unwrap_or(Unknown);
+                *found.entry(*rule).or_default().of(state) += 1;
+            }
+        }
+        found
     }
 }
 
@@ -1006,6 +1229,17 @@ pub async fn sums_are_right_after_whatever_happens(place: Place) {
             assert_eq!(
                 summary(&store, *deployment, second).await,
                 model.counts(index),
+                "step {step}, deployment {deployment}, seed {seed}"
+            );
+            let rules = store.rule_summaries(*deployment, at(second)).await;
+            let rules = rules.expect("reads").into_iter();
+            let rules: BTreeMap<_, _> = rules
+                .map(|rule| (rule.rule, rule.devices))
+                .filter(|(_, devices)| devices.total() > 0)
+                .collect();
+            assert_eq!(
+                rules,
+                model.counts_of_rules(index),
                 "step {step}, deployment {deployment}, seed {seed}"
             );
         }

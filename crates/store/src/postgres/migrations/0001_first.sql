@@ -409,8 +409,7 @@ CREATE TABLE value (
     reason TEXT
 );
 
--- How a rule stands on a device, since when. States are codes of domain's ComplianceState. Most are
--- compliant (3): the index has the others.
+-- How a rule stands on a device, since when. States are codes of domain's ComplianceState.
 CREATE TABLE rule_state (
     device INTEGER NOT NULL,
     rule INTEGER NOT NULL,
@@ -419,7 +418,6 @@ CREATE TABLE rule_state (
     state SMALLINT NOT NULL,
     PRIMARY KEY (device, rule)
 );
-CREATE INDEX rule_state_notable ON rule_state (rule, state, device) WHERE state <> 3;
 
 -- How it stood before. Intervals of a rule on a device do not overlap, and none is empty.
 CREATE TABLE rule_state_past (
@@ -445,15 +443,27 @@ CREATE TABLE rule_change (
 
 -- How a deployment stands on a device of its collection: the greatest state of its rules, remediated
 -- taken as compliant, and a failed remediation as non-compliant. No row: the device has not reported
--- all of them.
+-- all of them. `notable` has the rules that are not simply compliant, as they count in `rule_summary`.
 CREATE TABLE deployment_state (
     device BYTEA NOT NULL,
     deployment BIGINT NOT NULL,
     since BIGINT NOT NULL,
     state SMALLINT NOT NULL,
+    notable BYTEA NOT NULL,
     PRIMARY KEY (device, deployment)
 );
-CREATE INDEX deployment_state_state ON deployment_state (deployment, state, device);
+CREATE INDEX deployment_state_state ON deployment_state (deployment, state, device, since);
+
+-- How it stood before. Intervals of a deployment on a device do not overlap, and none is empty.
+CREATE TABLE deployment_state_past (
+    device BYTEA NOT NULL,
+    deployment BIGINT NOT NULL,
+    until BIGINT NOT NULL,
+    since BIGINT NOT NULL,
+    state SMALLINT NOT NULL,
+    PRIMARY KEY (device, deployment, until)
+);
+CREATE INDEX deployment_state_past_until ON deployment_state_past (deployment, until, since, state, device);
 
 -- How many rows of deployment_state a deployment has in a state, in parts: each node adds to its own
 -- rows, in the transaction that changes the states, and a reader sums them.
@@ -465,9 +475,24 @@ CREATE TABLE summary (
     PRIMARY KEY (deployment, state, node)
 );
 
+-- The same for each rule of a deployment: how many rows of deployment_state have it in `notable`, in
+-- which state. All others are compliant.
+CREATE TABLE rule_summary (
+    deployment BIGINT NOT NULL,
+    rule BIGINT NOT NULL,
+    state SMALLINT NOT NULL,
+    node TEXT COLLATE "C" NOT NULL,
+    devices BIGINT NOT NULL,
+    PRIMARY KEY (deployment, rule, state, node)
+);
+
 -- Deployments whose devices' states have to be worked out anew, after a place of the walk; from the
 -- beginning when it is NULL. A deployment that is gone has its states removed.
 CREATE TABLE deployment_due (
     deployment BIGINT PRIMARY KEY,
-    after BYTEA
+    after BYTEA,
+    -- 1: its rules changed, so that what is counted already says nothing of new ones.
+    anew SMALLINT NOT NULL DEFAULT 1,
+    -- Grows with each step: the lowest one is next.
+    step BIGINT NOT NULL DEFAULT 0
 );
