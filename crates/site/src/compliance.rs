@@ -15,8 +15,6 @@ use crate::{Administrator, Error, Page, Result, Site};
 const LOOK: Duration = Duration::from_secs(2);
 /// How often it looks for what comes with time.
 const LOOK_AT_TIME: Duration = Duration::from_secs(60);
-/// Between two steps others write: as long as the step took, within these.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
 impl Site {
     /// # Errors
@@ -201,7 +199,7 @@ impl Site {
                 deployment = step.deployment,
                 devices = step.devices
             );
-            tokio::time::sleep(begun.elapsed().clamp(PAUSE.0, PAUSE.1)).await;
+            self.rest_after(begun.elapsed()).await;
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ use crate::{Result, Site};
 const LOOK: Duration = Duration::from_secs(2);
 /// What comes together is worked out together.
 const GATHER: Duration = Duration::from_millis(100);
+/// A job that waited for others itself does not rest for as long.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 /// Memberships that change by time alone lag behind it by no more, in seconds of the site's time.
 const SWEEP_SECONDS: i64 = 60;
 
@@ -44,7 +46,7 @@ impl Site {
                 let begun = Instant::now();
                 let step = self.membership_step(Kind::EvaluateDevices { most }).await?;
                 more |= step.more;
-                paces.devices.rest(begun.elapsed(), step).await;
+                self.pace(&mut paces.devices, begun.elapsed(), step).await;
             }
             if work.collections {
                 let most = paces.collections.rows();
@@ -53,12 +55,29 @@ impl Site {
                     .membership_step(Kind::EvaluateCollections { most })
                     .await?;
                 more |= step.more;
-                paces.collections.rest(begun.elapsed(), step).await;
+                self.pace(&mut paces.collections, begun.elapsed(), step)
+                    .await;
             }
             if !more {
                 return Ok(());
             }
         }
+    }
+
+    async fn pace(&self, pace: &mut Pace, took: Duration, step: Evaluated) {
+        pace.learn(took, step);
+        if step.more {
+            self.rest_after(took).await;
+        }
+    }
+
+    /// After a step of a job: lets others write. Longer when somebody waits for it.
+    pub(crate) async fn rest_after(&self, took: Duration) {
+        let rest = match self.0.store.is_busy() {
+            true => took * 3,
+            false => took / 4,
+        };
+        tokio::time::sleep(rest.min(LONGEST_REST)).await;
     }
 
     fn is_sweep_due(&self, work: MembershipWork) -> bool {
@@ -90,7 +109,7 @@ struct Paces {
 struct Pace(u32);
 
 impl Pace {
-    const STEP: Duration = Duration::from_millis(10);
+    const STEP: Duration = Duration::from_millis(5);
     const LEAST: u32 = 100;
     /// Rows that one transaction writes at most.
     const MOST: u32 = 5_000;
@@ -99,17 +118,14 @@ impl Pace {
         self.0
     }
 
-    /// Learns from a step, and lets others write for as long as it took.
-    async fn rest(&mut self, took: Duration, step: Evaluated) {
+    /// Learns from a step.
+    fn learn(&mut self, took: Duration, step: Evaluated) {
         self.0 = match step.more {
             _ if took > Self::STEP * 2 => (self.0 / 2).max(Self::LEAST),
             // A step that found little to do says nothing about its size.
             true if took < Self::STEP => (self.0 + self.0 / 2).min(Self::MOST),
             _ => self.0,
         };
-        if step.more {
-            tokio::time::sleep(took.min(Self::STEP * 5)).await;
-        }
     }
 }
 

@@ -164,6 +164,11 @@ impl Store {
         self.writer.memberships.notified().await;
     }
 
+    /// True while somebody's changes wait: then a job rests longer.
+    pub fn is_busy(&self) -> bool {
+        self.writer.waiting() > 0
+    }
+
     /// Notes when devices evaluated last, of those that reported: narrow, as last-seen times are.
     ///
     /// # Errors

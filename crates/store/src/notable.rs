@@ -86,16 +86,35 @@ impl Standing {
             let state = ComplianceState::from_code(code).ok_or(InvalidNotable)?;
             notable.insert(rule.parse().map_err(|_| InvalidNotable)?, state);
         }
-        let others = (notable.len() < rules).then_some(ComplianceState::Compliant);
-        let worst = notable.values().map(|state| match state {
+        Self::of(Notable(notable), rules).ok_or(InvalidNotable)
+    }
+
+    /// What it is when some rules changed, of `rules` in all; none when one of them has no result any
+    /// more.
+    pub(crate) fn after(
+        &self,
+        changes: impl Iterator<Item = (i64, Option<ComplianceState>)>,
+        rules: usize,
+    ) -> Option<Self> {
+        let mut notable = self.notable.clone();
+        for (rule, state) in changes {
+            match state? {
+                ComplianceState::Compliant => notable.0.remove(&rule),
+                state => notable.0.insert(rule, state),
+            };
+        }
+        Self::of(notable, rules)
+    }
+
+    fn of(notable: Notable, rules: usize) -> Option<Self> {
+        let others = (notable.0.len() < rules).then_some(ComplianceState::Compliant);
+        let worst = notable.0.values().map(|state| match state {
             ComplianceState::Remediated => ComplianceState::Compliant,
             ComplianceState::RemediationFailed => ComplianceState::NonCompliant,
             state => *state,
         });
-        Ok(Self {
-            state: worst.chain(others).max().ok_or(InvalidNotable)?,
-            notable: Notable(notable),
-        })
+        let state = worst.chain(others).max()?;
+        Some(Self { state, notable })
     }
 }
 
@@ -120,6 +139,23 @@ mod tests {
         }
         for bad in ["", "0", "x", "1 7", "1 7:9", "1 7:x"] {
             assert!(Standing::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_as_if_all_were_read_again() {
+        let before = Standing::parse("3 7:6").expect("a text");
+        for (changes, after) in [
+            (vec![(8, Some(ComplianceState::Error))], Some("3 7:6 8:8")),
+            (vec![(7, Some(Compliant))], Some("3")),
+            (
+                vec![(7, Some(Remediated)), (9, Some(Compliant))],
+                Some("3 7:4"),
+            ),
+            (vec![(7, Some(Compliant)), (8, None)], None),
+        ] {
+            let expected = after.map(|text| Standing::parse(text).expect(text));
+            assert_eq!(before.after(changes.into_iter(), 3), expected, "{after:?}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! Group commit: one transaction at a time; whatever queued up while it ran is the next one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{Rng, Timestamp};
@@ -53,6 +55,8 @@ pub(crate) struct Writer {
     queue: mpsc::Sender<Request>,
     /// Something was written after which memberships may have to be worked out.
     pub(crate) memberships: Arc<Notify>,
+    /// Requests that have no answer yet.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Writer {
@@ -62,7 +66,16 @@ impl Writer {
         let memberships = Arc::new(Notify::new());
         let chain = Chain::new(node, rng);
         tokio::spawn(run(backend, requests, chain, memberships.clone()));
-        Self { queue, memberships }
+        Self {
+            queue,
+            memberships,
+            waiting: Arc::default(),
+        }
+    }
+
+    /// How many callers wait for their changes just now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<Outcomes, Unavailable> {
@@ -71,11 +84,28 @@ impl Writer {
         }
         let (reply, answer) = oneshot::channel();
         let request = Request { changes, reply };
+        let _waiting = Waiting::new(&self.waiting);
         self.queue
             .send(request)
             .await
             .map_err(|_| Unavailable::Stopping)?;
         answer.await.map_err(|_| Unavailable::Stopping)?
+    }
+}
+
+/// Counts one who waits, until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -156,6 +186,8 @@ async fn write(
                 if attempt == 3 || !is_transient(&error) {
                     return Err(error);
                 }
+                // Two nodes that met do not meet again at once.
+                tokio::time::sleep(chain.pause()).await;
             }
         }
     }
@@ -188,6 +220,12 @@ impl Chain {
             number: 0,
             hash: [0; 32],
         }
+    }
+
+    fn pause(&self) -> Duration {
+        let mut byte = [0];
+        self.rng.fill(&mut byte);
+        Duration::from_millis(5 + u64::from(byte[0]) / 4)
     }
 
     fn record(&mut self, changes: &[Change], outcomes: &Outcomes) -> Recorded {

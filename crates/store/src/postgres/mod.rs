@@ -105,6 +105,8 @@ impl Database {
             .await?;
         Ok(Self { writer, readers })
     }
+
+    async fn close_beside(&self) {}
 }
 
 /// A database of a test's own, and what a plan looks like.

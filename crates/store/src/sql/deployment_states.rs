@@ -35,7 +35,7 @@ type Result<T> = std::result::Result<T, Unavailable>;
 const RULES_AT_ONCE: i64 = 5_000;
 /// Members that one step of a walk looks at.
 const MEMBERS_AT_ONCE: i64 = 5_000;
-/// Rows that one step of a walk removes.
+/// Rows that one step of a walk looks at to remove them.
 const ROWS_AT_ONCE: i64 = 500;
 
 /// Waits until nobody changes what deployments are, and keeps it so until the transaction's end: for
@@ -227,6 +227,121 @@ pub(super) async fn work_out(
         compliance_changed(db, changed.iter().copied()).await?;
     }
     Ok(changed)
+}
+
+/// Rules of devices that changed, each with its new state; none when it has no result any more.
+pub(super) type ChangedRules = BTreeMap<DeviceId, BTreeMap<i64, Option<ComplianceState>>>;
+
+/// Results of devices changed. What a deployment's state on a device says of its rules is changed by just
+/// that, without reading all of them; where there is none yet, or it may not be right, it is worked out.
+/// Whoever calls it holds the devices.
+pub(super) async fn results_changed(
+    db: &mut DbConnection,
+    changed: &ChangedRules,
+    at: Timestamp,
+) -> Result<()> {
+    let rules: BTreeSet<i64> = changed.values().flat_map(|of| of.keys().copied()).collect();
+    let deployments_of = deployments_of(db, &rules).await?;
+    if deployments_of.is_empty() {
+        return Ok(());
+    }
+    let deployments: BTreeSet<i64> = deployments_of.values().flatten().copied().collect();
+    let exempted: BTreeSet<i64> = exempted_rules(db).await?.into_iter().collect();
+    let rows = sqlx::query("SELECT deployment FROM deployment_due").fetch_all(&mut *db);
+    let due: BTreeSet<i64> = rows
+        .await?
+        .iter()
+        .map(|row| row.try_get("deployment"))
+        .collect::<std::result::Result<_, _>>()?;
+
+    let mut anew: BTreeMap<i64, Vec<DeviceId>> = BTreeMap::new();
+    let mut other = Vec::new();
+    let devices: Vec<DeviceId> = changed.keys().copied().collect();
+    for some in devices.chunks(BINDS / 2) {
+        let mut query = QueryBuilder::<Db>::new("WITH given (id) AS (");
+        push_given(&mut query, some);
+        query
+            .push(
+                ") SELECT p.number AS deployment, g.id AS device, \
+                 (SELECT COUNT(*) FROM deployment_rule r WHERE r.deployment = p.number) AS rules, ",
+            )
+            .push(BEFORE)
+            .push(
+                " FROM given g CROSS JOIN membership m CROSS JOIN deployment p \
+                 LEFT JOIN deployment_state s ON s.device = g.id AND s.deployment = p.number \
+                 WHERE m.device = g.id AND p.collection = m.collection AND p.number IN (",
+            );
+        let mut list = query.separated(", ");
+        for deployment in &deployments {
+            list.push(deployment);
+        }
+        query.push(")");
+        let rows = query.build().persistent(false).fetch_all(&mut *db).await?;
+        let mut changes = Vec::new();
+        for row in &rows {
+            let mut change = StateChange::read(row, None)?;
+            let deployment = change.deployment;
+            let of_device = changed.get(&change.device).into_iter().flatten();
+            let touched: Vec<(i64, Option<ComplianceState>)> = of_device
+                .filter(|(rule, _)| {
+                    let of = deployments_of.get(rule);
+                    of.is_some_and(|of| of.contains(&deployment))
+                })
+                .map(|(rule, state)| (*rule, *state))
+                .collect();
+            if touched.is_empty() {
+                continue;
+            }
+            let is_exempted = touched.iter().any(|(rule, _)| exempted.contains(rule));
+            let Some(was) = change
+                .was
+                .as_ref()
+                .filter(|_| !is_exempted && !due.contains(&deployment))
+            else {
+                anew.entry(deployment).or_default().push(change.device);
+                continue;
+            };
+            let rules: i64 = row.try_get("rules")?;
+            change.stands = was.after(touched.into_iter(), usize::try_from(rules).unwrap_or(0));
+            if change.changes_something() {
+                changes.push(change);
+            }
+        }
+        let others = changes.iter().filter(|change| change.changes_state());
+        other.extend(others.map(|change| change.device));
+        write(db, &changes, at).await?;
+    }
+    if !other.is_empty() {
+        compliance_changed(db, other).await?;
+    }
+    for (deployment, devices) in anew {
+        work_out(db, &devices, Some(deployment), at).await?;
+    }
+    Ok(())
+}
+
+/// The deployments that have these rules.
+async fn deployments_of(
+    db: &mut DbConnection,
+    rules: &BTreeSet<i64>,
+) -> Result<BTreeMap<i64, BTreeSet<i64>>> {
+    let rules: Vec<i64> = rules.iter().copied().collect();
+    let mut found: BTreeMap<i64, BTreeSet<i64>> = BTreeMap::new();
+    for some in rules.chunks(BINDS) {
+        let mut query = QueryBuilder::<Db>::new(
+            "SELECT r.rule, r.deployment FROM deployment_rule r WHERE r.rule IN (",
+        );
+        let mut list = query.separated(", ");
+        for rule in some {
+            list.push_bind(*rule);
+        }
+        let query = query.push(")").build().persistent(false);
+        for row in query.fetch_all(&mut *db).await? {
+            let of_rule = found.entry(row.try_get("rule")?).or_default();
+            of_rule.insert(row.try_get("deployment")?);
+        }
+    }
+    Ok(found)
 }
 
 /// Removes states of deployments that are not the devices' any more.
@@ -619,44 +734,49 @@ async fn walk_members(
     let most = usize::try_from(RULES_AT_ONCE / rules.max(1))
         .unwrap_or(0)
         .max(1);
-    let sql = "SELECT m.device, c.number FROM deployment p \
-         JOIN membership m ON m.collection = p.collection \
-         LEFT JOIN compliance_device c ON c.device = m.device \
-         WHERE p.number = $1 AND m.device > $2 ORDER BY m.device LIMIT $3";
+    // Devices that never reported cost nothing but a look.
+    let sql = "SELECT l.device FROM (SELECT m.device FROM deployment p CROSS JOIN membership m \
+         WHERE p.number = $1 AND m.collection = p.collection AND m.device > $2 \
+         ORDER BY m.device LIMIT $3) AS l CROSS JOIN compliance_device c \
+         WHERE c.device = l.device ORDER BY l.device LIMIT $4";
     let rows = sqlx::query(sql)
         .bind(deployment)
         .bind(place.device.to_vec())
         .bind(MEMBERS_AT_ONCE)
+        .bind(most as i64)
         .fetch_all(&mut *db)
         .await?;
-    // Devices that never reported cost nothing.
-    let mut devices = Vec::new();
-    let mut seen = 0;
-    let mut last = None;
-    for row in &rows {
-        if devices.len() == most {
-            break;
-        }
-        let device = device_id(row, "device")?;
-        if row.try_get::<Option<i64>, _>("number")?.is_some() {
-            devices.push(device);
-        }
-        last = Some(device);
-        seen += 1;
-    }
+    let devices: Vec<DeviceId> = rows
+        .iter()
+        .map(|row| device_id(row, "device"))
+        .collect::<Result<_>>()?;
     work_out(db, &devices, Some(deployment), at).await?;
-    let ended = seen == rows.len() && (rows.len() as i64) < MEMBERS_AT_ONCE;
+    let last = match devices.last() {
+        Some(last) if devices.len() == most => Some(*last),
+        _ => {
+            let sql = "SELECT m.device FROM deployment p CROSS JOIN membership m \
+                 WHERE p.number = $1 AND m.collection = p.collection AND m.device > $2 \
+                 ORDER BY m.device LIMIT 1 OFFSET $3";
+            let row = sqlx::query(sql)
+                .bind(deployment)
+                .bind(place.device.to_vec())
+                .bind(MEMBERS_AT_ONCE - 1)
+                .fetch_optional(&mut *db)
+                .await?;
+            row.map(|row| device_id(&row, "device")).transpose()?
+        }
+    };
     let next = match last {
-        Some(last) if !ended => Place {
+        Some(last) => Place {
             state: 0,
             device: *last.as_bytes(),
         },
-        _ => Place {
+        None => Place {
             state: 1,
             device: [0; 16],
         },
     };
-    Ok((seen as u64, Some(next)))
+    Ok((devices.len() as u64, Some(next)))
 }
 
 async fn walk_states(
@@ -671,7 +791,7 @@ async fn walk_states(
         .bind(deployment)
         .bind(i64::from(place.state))
         .bind(place.device.to_vec())
-        .bind(MEMBERS_AT_ONCE)
+        .bind(ROWS_AT_ONCE)
         .fetch_all(&mut *db)
         .await?;
     let mut devices = Vec::with_capacity(rows.len());
@@ -689,7 +809,7 @@ async fn walk_states(
         lock_devices(db, &devices).await?;
         remove_strays(db, &devices, Some(deployment), at).await?;
     }
-    let more = rows.len() as i64 == MEMBERS_AT_ONCE;
+    let more = rows.len() as i64 == ROWS_AT_ONCE;
     Ok((rows.len() as u64, next.filter(|_| more)))
 }
 
@@ -703,7 +823,7 @@ pub(super) async fn end_exemptions(db: &mut DbConnection, at: Timestamp) -> Resu
     );
     query
         .push_bind(at.as_millisecond())
-        .push(" ORDER BY until, number LIMIT 100")
+        .push(" ORDER BY until, number LIMIT 10")
         .push(LOCK_ROW_UNLESS_TAKEN);
     let rows = query.build().fetch_all(&mut *db).await?;
     let mut numbers: Vec<i64> = Vec::with_capacity(rows.len());

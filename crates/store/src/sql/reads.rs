@@ -516,6 +516,7 @@ impl Reads for Database {
     async fn close(&self) {
         // SQLite's last connection empties the log as it ends: each is waited for.
         self.readers.close().await;
+        self.close_beside().await;
         self.writer.close().await;
     }
 }

@@ -9,7 +9,7 @@ use domain::{ComplianceState, DeviceId, Timestamp};
 use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
-use super::deployment_states::{lock_devices, share_definitions, work_out};
+use super::deployment_states::{ChangedRules, lock_devices, results_changed, share_definitions};
 use super::reads::{bytes, corrupt, device_id};
 use super::writes::{Outcome, no_device};
 use super::{Db, DbConnection, DbRow, LOCK_ROW, NODE};
@@ -96,18 +96,17 @@ pub(super) async fn report(db: &mut DbConnection, run: &[Change]) -> Result<Vec<
     let changed = apply(db, &reported, &new).await?;
     record_sequences(db, &reported).await?;
     if let Some(at) = reports.iter().map(|(_, at)| *at).max() {
-        work_out(db, &changed, None, at).await?;
+        results_changed(db, &changed, at).await?;
     }
     Ok(outcomes)
 }
 
-/// Reads what the changes touch, applies them, and writes what is different. Returns the devices
-/// whose results changed.
+/// Reads what the changes touch, applies them, and writes what is different. Returns what changed.
 async fn apply(
     db: &mut DbConnection,
     reported: &BTreeMap<DeviceId, Reported<'_>>,
     new: &HashMap<DeviceId, i64>,
-) -> Result<Vec<DeviceId>> {
+) -> Result<ChangedRules> {
     let of_device = |id: &DeviceId| reported[id].changes.iter().copied();
     let touched = || reported.keys().flat_map(of_device);
     let known = known_rules(
@@ -164,7 +163,7 @@ async fn apply(
     }
     let mut ended = ended(db, &differing).await?;
 
-    let mut changed = Vec::new();
+    let mut changed = ChangedRules::new();
     let mut written = Written::default();
     for (id, device) in reported {
         let Some(number) = device.number else {
@@ -179,8 +178,13 @@ async fn apply(
         for change in &device.changes {
             set.apply(change, &known, |finding| findings.get(finding).copied());
         }
-        if written.take(number, &set, device.at) {
-            changed.push(*id);
+        written.take(number, &set, device.at);
+        let states = set.changed().map(|(rule, state)| (rule, Some(state.state)));
+        let of_device: BTreeMap<_, _> = states
+            .chain(set.removed().map(|rule| (rule, None)))
+            .collect();
+        if !of_device.is_empty() {
+            changed.insert(*id, of_device);
         }
     }
     written.write(db).await?;
@@ -198,9 +202,7 @@ struct Written {
 }
 
 impl Written {
-    /// True when something of the device changed.
-    fn take(&mut self, number: i64, set: &ResultSet, at: Timestamp) -> bool {
-        let before = (self.states.len(), self.removed.len());
+    fn take(&mut self, number: i64, set: &ResultSet, at: Timestamp) {
         self.states
             .extend(set.changed().map(|(rule, state)| (number, rule, state)));
         self.removed
@@ -213,7 +215,6 @@ impl Written {
             sum.0 += changes;
             sum.1 += returns;
         }
-        before != (self.states.len(), self.removed.len())
     }
 
     async fn write(self, db: &mut DbConnection) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteRow, SqliteSynchronous,
@@ -70,6 +71,17 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("src/sqlite/migratio
 pub(crate) struct Database {
     writer: SqlitePool,
     readers: SqlitePool,
+    checkpoints: SqlitePool,
+    _emptying: AbortOnDrop,
+}
+
+/// Ends a task with its owner.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Database {
@@ -83,20 +95,77 @@ impl Database {
             .foreign_keys(true)
             // 64 MiB of log between two checkpoints: a page that changes often is copied once.
             .pragma("wal_autocheckpoint", "16000")
+            .pragma("temp_store", "memory")
             .busy_timeout(Duration::from_secs(10))
             .statement_cache_capacity(256);
         let writer = options_of_pool()
             .max_connections(1)
-            .connect_with(options.clone())
+            .connect_with(options.clone().pragma("cache_size", WRITER_CACHE))
             .await?;
         crate::writer::migrate(&MIGRATIONS, &writer).await?;
         collections::keep_built_ins(&writer).await?;
         let readers = options_of_pool()
             .max_connections(4)
-            .connect_with(options.pragma("query_only", "1"))
+            .connect_with(
+                options
+                    .clone()
+                    .pragma("query_only", "1")
+                    .pragma("cache_size", READER_CACHE),
+            )
             .await?;
-        Ok(Self { writer, readers })
+        let checkpoints = options_of_pool()
+            .max_connections(1)
+            .connect_with(options)
+            .await?;
+        let emptying = tokio::spawn(empty_the_log(checkpoints.clone()));
+        Ok(Self {
+            writer,
+            readers,
+            checkpoints,
+            _emptying: AbortOnDrop(emptying.abort_handle()),
+        })
     }
+
+    async fn close_beside(&self) {
+        self.checkpoints.close().await;
+    }
+}
+
+/// Kibibytes of pages that a connection keeps, negative as SQLite wants it.
+const WRITER_CACHE: &str = "-65536";
+const READER_CACHE: &str = "-16384";
+/// Pages of the log that are copied beside the writer, so that a commit which empties the log has few
+/// of them left to copy.
+const LOGGED_PAGES: i64 = 4_000;
+/// How often the log is looked at.
+const LOOK_AT_LOG: Duration = Duration::from_millis(500);
+
+/// Copies pages from the log into the database while the writer goes on, until the pool is closed.
+async fn empty_the_log(checkpoints: SqlitePool) {
+    loop {
+        tokio::select! {
+            () = checkpoints.close_event() => return,
+            () = tokio::time::sleep(LOOK_AT_LOG) => {}
+        }
+        if let Err(error) = checkpoint(&checkpoints).await
+            && !checkpoints.is_closed()
+        {
+            tracing::warn!(event = "log-not-emptied", %error);
+        }
+    }
+}
+
+async fn checkpoint(pool: &SqlitePool) -> Result<(), sqlx::Error> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(NOOP)")
+        .fetch_one(pool)
+        .await?;
+    let (logged, copied): (i64, i64) = (row.try_get("log")?, row.try_get("checkpointed")?);
+    if logged - copied >= LOGGED_PAGES {
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(pool)
+            .await?;
+    }
+    Ok(())
 }
 
 /// A file's connections do not break: none is tried before it is used.
