@@ -11,7 +11,9 @@ use anyhow::{Context, Result, ensure};
 use clock::{SystemClock, SystemRng};
 use domain::compliance::ComplianceState;
 use domain::{Clock, DeviceId, KeyDigest, Period, Rng, SerialNumber, Timestamp};
-use protocol::{RESULTS_PATH, ResultChange, ResultReport, RuleNumber, RuleResult, StreamId};
+use protocol::{
+    RESULTS_PATH, ResultChange, ResultReport, RuleNumber, RuleResult, SetDigest, StreamId,
+};
 use store::{
     Actor, Applied, Change, DeployedDevices, DeploymentFilter, HistoryFilter, Kind, Location,
     NewCertificate, NewDevice, SampleDeployment, SampleResults, Store,
@@ -158,6 +160,8 @@ fn request(rules: &[i64], sequence: usize, state: usize) -> Result<Request> {
             sequence: sequence as u64,
             at: now,
             whole: sequence == 1,
+            digest: SetDigest::new([1; 16]),
+            follows: (sequence != 1).then_some(SetDigest::new([1; 16])),
             results: results.collect(),
             gone: Vec::new(),
         }],

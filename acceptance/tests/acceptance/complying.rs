@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use clock::{SystemClock, SystemRng};
 use domain::{Clock, DeviceFacts, Period, Timestamp};
 use protocol::{
-    CHECK_IN_PATH, CheckIn, CheckInAnswer, RESULTS_PATH, ResultReceipt, ResultReport, ResultsState,
-    StreamId,
+    CHECK_IN_PATH, CheckIn, CheckInAnswer, RESULTS_PATH, RecordedSet, ResultReceipt, ResultReport,
+    ResultsState, SetDigest, StreamId,
 };
 use serde_json::{Value, json};
 use store::{Location, SampleDeployment, Store};
@@ -66,6 +66,7 @@ impl Device {
             results: Some(ResultsState {
                 stream: StreamId::new([stream; 16]),
                 sequence,
+                digest: digest(sequence),
                 evaluated_at: now,
             }),
         };
@@ -74,6 +75,15 @@ impl Device {
         ensure!(status == 200, "{answer}");
         Ok(serde_json::from_value(answer)?)
     }
+}
+
+fn digest(sequence: u64) -> SetDigest {
+    SetDigest::new([sequence as u8; 16])
+}
+
+fn recorded(sequence: u64) -> Option<RecordedSet> {
+    let digest = digest(sequence);
+    Some(RecordedSet { sequence, digest })
 }
 
 /// A baseline of two rules, deployed to `Labs`.
@@ -114,6 +124,8 @@ async fn devices_report_and_an_administrator_asks() -> Result<()> {
             "stream": StreamId::new([stream; 16]), "evaluated_at": now,
             "changes": [{
                 "sequence": sequence, "at": now, "whole": whole, "results": results,
+                "digest": digest(sequence),
+                "follows": (!whole).then(|| digest(sequence - 1)),
             }],
         })
     };
@@ -125,9 +137,12 @@ async fn devices_report_and_an_administrator_asks() -> Result<()> {
     );
     for _ in 0..2 {
         let receipt = good.report(&server, &first).await?;
-        assert_eq!((receipt.sequence, receipt.wants_whole), (1, false));
+        assert_eq!(
+            (receipt.recorded, receipt.wants_whole),
+            (recorded(1), false)
+        );
     }
-    assert_eq!(good.check_in(&server, 1, 1).await?.results, Some(1));
+    assert_eq!(good.check_in(&server, 1, 1).await?.results, recorded(1));
     let first = report(
         2,
         1,
@@ -138,7 +153,7 @@ async fn devices_report_and_an_administrator_asks() -> Result<()> {
     bad.check_in(&server, 2, 1).await?;
     let gap = report(2, 3, false, json!([]));
     let receipt = bad.report(&server, &gap).await?;
-    assert_eq!((receipt.sequence, receipt.wants_whole), (1, true));
+    assert_eq!((receipt.recorded, receipt.wants_whole), (recorded(1), true));
     // What only the site may say is refused.
     let (status, answer) = bad
         .post(

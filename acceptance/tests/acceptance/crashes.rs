@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// A program that aborted has no exit code.
-const DIED: i32 = -1;
+pub const DIED: i32 = -1;
 const WORKERS: u64 = 3;
 const EVERY_LOSS: [u64; 3] = [0, 1, 2];
 

@@ -21,3 +21,4 @@ mod renewal_windows;
 mod renewing;
 mod serving;
 mod time;
+mod uploading;

@@ -3,7 +3,7 @@
 use domain::{DeviceFacts, Period, RenewalMode, Smsid, Timestamp, Window};
 use serde::{Deserialize, Serialize};
 
-use crate::{PolicyNotice, PolicyState, ResultsState, SignedDocument};
+use crate::{PolicyNotice, PolicyState, RecordedSet, ResultsState, SignedDocument};
 
 pub const CHECK_IN_PATH: &str = "/management/v1/check-in";
 /// When to renew a certificate, for whoever knows it: below this path, by its name of RFC 9773
@@ -38,10 +38,10 @@ pub struct CheckInAnswer {
     /// None from a site that gives no policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyNotice>,
-    /// The last change of results that the site has, of the stream that the device named; none of
-    /// another stream, so that the device sends its whole set.
+    /// The results that the site has, of the stream that the device named; none of another stream, so
+    /// that the device sends its whole set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub results: Option<u64>,
+    pub results: Option<RecordedSet>,
     /// Each a [`crate::Command`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<SignedDocument>,

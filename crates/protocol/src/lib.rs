@@ -26,8 +26,8 @@ pub use proof::{
 };
 
 pub use results::{
-    InvalidStreamId, RESULTS_LIMIT, RESULTS_PATH, ResultChange, ResultReceipt, ResultReport,
-    ResultsState, RuleResult, StreamId,
+    NotHexadecimal, RESULTS_LIMIT, RESULTS_PATH, RecordedSet, ResultChange, ResultReceipt,
+    ResultReport, ResultsState, RuleResult, SetDigest, StreamId,
 };
 
 /// EST's well-known prefix (RFC 7030 section 3.2.2).

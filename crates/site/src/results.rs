@@ -2,8 +2,11 @@
 //! An evaluation that changes nothing writes nothing but its time, which is kept in memory for half a
 //! minute, as last-seen times are.
 
+use domain::fault::step;
 use domain::{DeviceId, Timestamp};
-use protocol::{CheckIn, ResultReceipt, ResultReport, ResultsState, RuleResult};
+use protocol::{
+    CheckIn, RecordedSet, ResultReceipt, ResultReport, ResultsState, RuleResult, SetDigest,
+};
 use store::{Applied, Change, Finding, Kind, NewResult, NewResults, ResultsChange, Unavailable};
 
 use crate::seen::FLUSH;
@@ -41,7 +44,7 @@ impl Site {
         {
             // All of it is recorded already: an answer was lost.
             self.note_evaluated(&device, results.evaluated_at);
-            return receipt(recorded.sequence, false);
+            return Ok(receipt(Some((recorded.sequence, recorded.digest)), false));
         }
         let mut changes = Vec::new();
         let mut add = |kind| {
@@ -55,27 +58,29 @@ impl Site {
             add(device.first_use());
         }
         add(Kind::ReportResults(results));
+        step("results-received");
         let mut outcome = None;
         for done in self.0.store.commit(changes).await? {
             outcome = Some(done?);
         }
+        step("results-recorded");
         match outcome {
             Some(Applied::Results {
-                sequence,
+                recorded,
                 wants_whole,
                 ..
-            }) => receipt(sequence, wants_whole),
+            }) => Ok(receipt(recorded, wants_whole)),
             _ => unreachable!("the last change is the report"),
         }
     }
 
-    /// The last change of a device's results that is recorded, of the stream that its check-in names.
+    /// What is recorded of a device's results, of the stream that its check-in names.
     pub(crate) fn results_of_check_in(
         &self,
         device: &DevicePrincipal,
         report: &CheckIn,
         now: Timestamp,
-    ) -> Option<u64> {
+    ) -> Option<RecordedSet> {
         let ResultsState {
             stream,
             evaluated_at,
@@ -90,7 +95,7 @@ impl Site {
             .checked_add(now.duration_since(report.time))
             .unwrap_or(now);
         self.note_evaluated(device, evaluated_at.min(now));
-        u64::try_from(recorded.sequence).ok()
+        Some(recorded_set(recorded.sequence, recorded.digest))
     }
 
     fn note_evaluated(&self, device: &DevicePrincipal, at: Timestamp) {
@@ -124,11 +129,18 @@ impl Site {
     }
 }
 
-fn receipt(sequence: i64, wants_whole: bool) -> Result<ResultReceipt> {
-    Ok(ResultReceipt {
-        sequence: u64::try_from(sequence).unwrap_or(0),
+fn receipt(recorded: Option<(i64, [u8; 16])>, wants_whole: bool) -> ResultReceipt {
+    ResultReceipt {
+        recorded: recorded.map(|(sequence, digest)| recorded_set(sequence, digest)),
         wants_whole,
-    })
+    }
+}
+
+fn recorded_set(sequence: i64, digest: [u8; 16]) -> RecordedSet {
+    RecordedSet {
+        sequence: u64::try_from(sequence).unwrap_or(0),
+        digest: SetDigest::new(digest),
+    }
 }
 
 fn parse(device: &DevicePrincipal, report: ResultReport, now: Timestamp) -> Result<NewResults> {
@@ -160,6 +172,8 @@ fn parse_change(change: protocol::ResultChange) -> Result<ResultsChange> {
             .map_err(|_| Error::Invalid("that is no sequence of changes".to_owned()))?,
         at: change.at,
         whole: change.whole,
+        digest: change.digest.bytes(),
+        follows: change.follows.map(SetDigest::bytes),
         results: change
             .results
             .into_iter()

@@ -335,11 +335,12 @@ pub enum Applied {
         body: BodyHash,
     },
     Purged(Purged),
-    /// What is recorded of the reporting device's stream: 0 when nothing is.
     Results {
         /// Something of the report was new.
         applied: bool,
-        sequence: i64,
+        /// The last change that is recorded of the reporting device's stream, and the digest of its set
+        /// after that.
+        recorded: Option<(i64, [u8; 16])>,
         /// The device has to send its whole set.
         wants_whole: bool,
     },

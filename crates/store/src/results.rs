@@ -28,6 +28,9 @@ pub struct ResultsChange {
     pub at: Timestamp,
     /// Rules that are not in it have no result any more.
     pub whole: bool,
+    /// Of the device's set after it, and before it; none before a whole set.
+    pub digest: [u8; 16],
+    pub follows: Option<[u8; 16]>,
     pub results: Vec<NewResult>,
     pub gone: Vec<i64>,
 }
@@ -62,41 +65,56 @@ pub struct RecordedResults {
     pub stream: [u8; 16],
     /// Of the last change that is recorded.
     pub sequence: i64,
+    /// Of the device's set after it.
+    pub digest: [u8; 16],
     pub evaluated_at: Timestamp,
+}
+
+/// The last change that is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub stream: [u8; 16],
+    pub sequence: i64,
+    pub digest: [u8; 16],
 }
 
 /// Which changes of reports count, given what is recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Sequence {
-    recorded: Option<([u8; 16], i64)>,
+    recorded: Option<Recorded>,
 }
 
 impl Sequence {
-    pub(crate) fn new(recorded: Option<([u8; 16], i64)>) -> Self {
+    pub(crate) fn new(recorded: Option<Recorded>) -> Self {
         Self { recorded }
     }
 
-    pub(crate) fn recorded(&self) -> Option<([u8; 16], i64)> {
+    pub(crate) fn recorded(&self) -> Option<Recorded> {
         self.recorded
     }
 
     /// The changes of a report that are to be applied, and whether the device has to send its whole
-    /// set. What was applied before is left out; after a gap nothing counts but a whole set.
+    /// set. What was applied before is left out; after a gap, and where it goes on from another set,
+    /// nothing counts but a whole set.
     pub(crate) fn take<'a>(&mut self, report: &'a NewResults) -> (Vec<&'a ResultsChange>, bool) {
         let mut applied = Vec::new();
         let mut gap = false;
         for change in &report.changes {
             let next = match self.recorded {
-                Some((stream, last)) if stream == report.stream => {
-                    if change.sequence <= last {
+                Some(last) if last.stream == report.stream => {
+                    if change.sequence <= last.sequence {
                         continue;
                     }
-                    change.sequence == last + 1
+                    change.sequence == last.sequence + 1 && change.follows == Some(last.digest)
                 }
                 _ => false,
             };
             if next || change.whole {
-                self.recorded = Some((report.stream, change.sequence));
+                self.recorded = Some(Recorded {
+                    stream: report.stream,
+                    sequence: change.sequence,
+                    digest: change.digest,
+                });
                 applied.push(change);
                 gap = false;
             } else {
@@ -105,7 +123,7 @@ impl Sequence {
         }
         let other = self
             .recorded
-            .is_none_or(|(stream, _)| stream != report.stream);
+            .is_none_or(|recorded| recorded.stream != report.stream);
         (applied, gap || other)
     }
 }
@@ -287,9 +305,15 @@ mod tests {
             sequence,
             at: at(500),
             whole,
+            digest: digest(sequence),
+            follows: (!whole).then(|| digest(sequence - 1)),
             results,
             gone: Vec::new(),
         }
+    }
+
+    fn digest(sequence: i64) -> [u8; 16] {
+        [u8::try_from(sequence).expect("a small number"); 16]
     }
 
     fn report(stream: u8, changes: Vec<ResultsChange>) -> NewResults {
@@ -344,7 +368,11 @@ mod tests {
             ),
         ];
         for (recorded, stream, sent, applied, wants_whole) in rows {
-            let mut sequence = Sequence::new(recorded.map(|(stream, last)| ([stream; 16], last)));
+            let mut sequence = Sequence::new(recorded.map(|(stream, last)| Recorded {
+                stream: [stream; 16],
+                sequence: last,
+                digest: digest(last),
+            }));
             let changes = sent.iter().map(|(n, whole)| change(*n, *whole, Vec::new()));
             let report = report(stream, changes.collect());
             let (taken, wanted) = sequence.take(&report);
@@ -357,6 +385,18 @@ mod tests {
             // Once more: nothing is applied twice.
             assert!(sequence.take(&report).0.is_empty(), "{recorded:?} {sent:?}");
         }
+    }
+
+    #[test]
+    fn a_change_of_another_set_needs_the_whole() {
+        let mut sequence = Sequence::new(Some(Recorded {
+            stream: [1; 16],
+            sequence: 3,
+            digest: [99; 16],
+        }));
+        let report = report(1, vec![change(4, false, Vec::new())]);
+        let (taken, wants_whole) = sequence.take(&report);
+        assert!(taken.is_empty() && wants_whole);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! done by who holds the machine's lock.
 
 use domain::{Smsid, Timestamp};
-use protocol::{BodyHash, CheckInAnswer, PolicyState, PolicyVersion, ResultsState, SignedDocument};
+use protocol::{
+    BodyHash, CheckInAnswer, PolicyState, PolicyVersion, RecordedSet, ResultsState, SignedDocument,
+};
 
 use super::commands::Commands;
 use super::policy::{Owner, PolicyProblem, PolicyStore, Seen, Verifier};
@@ -107,16 +109,20 @@ pub fn note_answer(
     take_commands(machine, &owner, state, answer)
 }
 
-fn settle(machine: &Machine, owner: &Owner, site_has: Option<u64>) -> Result<(), Failure> {
+fn settle(machine: &Machine, owner: &Owner, recorded: Option<RecordedSet>) -> Result<(), Failure> {
     let Some(header) = Header::read(&machine.layout, owner) else {
         return Ok(());
     };
-    if header.waiting == 0 && site_has == Some(header.sequence) {
+    let ours = RecordedSet {
+        sequence: header.sequence,
+        digest: header.digest,
+    };
+    if header.waiting == 0 && recorded == Some(ours) {
         return Ok(());
     }
     let mut results = read_results(machine, owner);
     let before = results.clone();
-    results.settle(site_has, &*machine.rng, machine.best_time());
+    results.settle(recorded, &*machine.rng, machine.best_time());
     if results != before {
         results.write(&machine.layout)?;
     }
@@ -354,7 +360,7 @@ async fn tell_results(
         let receipt = client.results(&report).await?;
         domain::fault::step("results-told");
         let before = results.clone();
-        results.receive(&receipt, machine.best_time());
+        results.receive(&receipt, &*machine.rng, machine.best_time());
         if results == before {
             return Err(Failure::other("the server takes no results"));
         }

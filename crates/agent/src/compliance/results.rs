@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use domain::{BaselineName, ComplianceState, ItemName, Rng, RuleName, Severity, Timestamp};
 use protocol::{
-    ResultChange, ResultReceipt, ResultReport, ResultsState, RuleNumber, RuleResult, StreamId,
+    RecordedSet, ResultChange, ResultReceipt, ResultReport, ResultsState, RuleNumber, RuleResult,
+    SetDigest, StreamId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,9 +23,9 @@ const MOST_CHANGES: usize = 2_000;
 /// Bytes that wait for the site, at most, unless one result of each rule is more.
 const MOST_QUEUED: usize = 2 << 20;
 /// Results in one change: an evaluation that changes more becomes several.
-const MOST_IN_A_CHANGE: usize = 1_000;
-/// Bytes in one report.
-const MOST_IN_A_REPORT: usize = 1 << 20;
+const MOST_IN_A_CHANGE: usize = ResultReport::MOST_RULES;
+/// Bytes in one report, about.
+const MOST_IN_A_REPORT: usize = 3 << 20;
 
 /// What an evaluation found out about one rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +87,8 @@ pub struct Header {
     pub stream: StreamId,
     /// Of the last change.
     pub sequence: u64,
+    /// Of the set after it.
+    pub digest: SetDigest,
     /// When an evaluation ended last.
     pub evaluated_at: Timestamp,
     /// Changes that the site does not have.
@@ -105,8 +108,9 @@ impl Header {
 
     pub fn state(&self) -> ResultsState {
         ResultsState {
-            stream: self.stream.clone(),
+            stream: self.stream,
             sequence: self.sequence,
+            digest: self.digest,
             evaluated_at: self.evaluated_at,
         }
     }
@@ -143,6 +147,7 @@ impl Results {
                     owner: owner.clone(),
                     stream: new_stream(rng),
                     sequence: 0,
+                    digest: digest(&BTreeMap::new()),
                     evaluated_at: now,
                     waiting: 0,
                 },
@@ -258,31 +263,21 @@ impl Results {
         changed
     }
 
-    /// The site named the last change that it has, of this stream: none of another one.
-    pub fn settle(&mut self, site_has: Option<u64>, rng: &dyn Rng, at: Timestamp) {
-        let nothing_yet = self.header.sequence == 0;
-        match site_has {
-            None if nothing_yet => {}
+    /// The site named the set that it has, of this stream: none of another one.
+    pub fn settle(&mut self, recorded: Option<RecordedSet>, rng: &dyn Rng, at: Timestamp) {
+        match recorded {
+            None if self.header.sequence == 0 => {}
             None if self.queue.front().is_some_and(|change| change.whole) => {}
-            None => self.send_whole(at),
-            // This disk is older than what the site knows.
-            Some(sequence) if sequence > self.header.sequence => {
-                self.header.stream = new_stream(rng);
-                self.header.sequence = 0;
-                if !nothing_yet {
-                    self.send_whole(at);
-                }
-            }
-            Some(sequence) => self.acknowledge(sequence, at),
+            None => self.begin_anew(rng, at),
+            Some(recorded) => self.acknowledge(recorded, rng, at),
         }
     }
 
     /// The site's answer to a report.
-    pub fn receive(&mut self, receipt: &ResultReceipt, at: Timestamp) {
-        if receipt.wants_whole || receipt.sequence > self.header.sequence {
-            self.send_whole(at);
-        } else {
-            self.acknowledge(receipt.sequence, at);
+    pub fn receive(&mut self, receipt: &ResultReceipt, rng: &dyn Rng, at: Timestamp) {
+        match receipt.recorded {
+            Some(recorded) if !receipt.wants_whole => self.acknowledge(recorded, rng, at),
+            _ => self.begin_anew(rng, at),
         }
     }
 
@@ -291,7 +286,7 @@ impl Results {
         let mut changes = Vec::new();
         let (mut rules, mut bytes) = (0, 0);
         for change in &self.queue {
-            rules += change.results.len();
+            rules += 1 + change.results.len() + change.gone.len();
             bytes += size(change);
             let full = rules > ResultReport::MOST_RULES || bytes > MOST_IN_A_REPORT;
             if full && !changes.is_empty() {
@@ -300,25 +295,43 @@ impl Results {
             changes.push(change.clone());
         }
         (!changes.is_empty()).then(|| ResultReport {
-            stream: self.header.stream.clone(),
+            stream: self.header.stream,
             changes,
             evaluated_at: self.header.evaluated_at,
         })
     }
 
-    fn acknowledge(&mut self, sequence: u64, at: Timestamp) {
-        while self
-            .queue
-            .front()
-            .is_some_and(|change| change.sequence <= sequence)
+    /// The site has this set. When this memory does not lead there, or not on from there, one of the two
+    /// was put back to an earlier day.
+    fn acknowledge(&mut self, recorded: RecordedSet, rng: &dyn Rng, at: Timestamp) {
+        let mut reached = None;
+        while let Some(change) = self.queue.front()
+            && change.sequence <= recorded.sequence
         {
+            reached = Some(change.digest);
             self.queue.pop_front();
         }
         let goes_on = match self.queue.front() {
-            Some(next) => next.whole || next.sequence == sequence + 1,
-            None => sequence >= self.header.sequence,
+            Some(next) if next.whole => true,
+            Some(next) => {
+                next.sequence == recorded.sequence + 1 && next.follows == Some(recorded.digest)
+            }
+            None => {
+                let last = (self.header.sequence, self.header.digest);
+                (recorded.sequence, recorded.digest) == last
+            }
         };
-        if !goes_on {
+        if !goes_on || reached.is_some_and(|digest| digest != recorded.digest) {
+            self.begin_anew(rng, at);
+        }
+    }
+
+    /// Another stream, which begins with the whole set.
+    fn begin_anew(&mut self, rng: &dyn Rng, at: Timestamp) {
+        let nothing_yet = self.header.sequence == 0;
+        self.header.stream = new_stream(rng);
+        self.header.sequence = 0;
+        if !nothing_yet {
             self.send_whole(at);
         }
     }
@@ -335,26 +348,38 @@ impl Results {
         &mut self,
         whole: bool,
         results: Vec<RuleResult>,
-        mut gone: Vec<RuleNumber>,
+        gone: Vec<RuleNumber>,
         at: Timestamp,
     ) {
+        let set = digest(&self.held);
         let mut results = results.into_iter().peekable();
+        let mut gone = gone.into_iter().peekable();
         let mut first = true;
-        while first || results.peek().is_some() {
+        while first || results.peek().is_some() || gone.peek().is_some() {
             let mut part = Vec::new();
             let mut bytes = 0;
-            while part.len() < MOST_IN_A_CHANGE && bytes < MOST_IN_A_REPORT / 2 {
+            while part.len() < MOST_IN_A_CHANGE - 1 && bytes < MOST_IN_A_REPORT / 2 {
                 let Some(result) = results.next() else { break };
                 bytes += size_of_result(&result);
                 part.push(result);
             }
+            let left = MOST_IN_A_CHANGE - 1 - part.len();
+            let gone_now = gone.by_ref().take(left).collect();
+            let before = self.header.digest;
             self.header.sequence += 1;
+            self.header.digest = match results.peek().is_some() || gone.peek().is_some() {
+                false => set,
+                // No set, but a part of one: another than all sets and parts before.
+                true => part_of(set, self.header.sequence),
+            };
             self.queue.push_back(ResultChange {
                 sequence: self.header.sequence,
                 at,
                 whole: whole && first,
+                digest: self.header.digest,
+                follows: (!whole || !first).then_some(before),
                 results: part,
-                gone: std::mem::take(&mut gone),
+                gone: gone_now,
             });
             first = false;
         }
@@ -389,6 +414,22 @@ impl Results {
             bytes -= before - size(change);
         }
     }
+}
+
+/// What the site would have to be told, in few bytes.
+fn digest(held: &BTreeMap<RuleNumber, Held>) -> SetDigest {
+    let results: Vec<RuleResult> = held.values().map(Held::result).collect();
+    let text = serde_json::to_vec(&results).expect("results are plain data");
+    shortened(x509::sha256(&[&text]))
+}
+
+fn part_of(set: SetDigest, sequence: u64) -> SetDigest {
+    shortened(x509::sha256(&[&set.bytes(), &sequence.to_be_bytes()]))
+}
+
+fn shortened(digest: [u8; 32]) -> SetDigest {
+    let (first, _) = digest.split_at(16);
+    SetDigest::new(first.try_into().expect("these are 16 bytes"))
 }
 
 /// About as many bytes as it is in JSON.
@@ -472,6 +513,7 @@ mod tests {
     struct Site {
         stream: Option<StreamId>,
         sequence: u64,
+        digest: Option<SetDigest>,
         set: BTreeMap<RuleNumber, RuleResult>,
         applied: Vec<u64>,
     }
@@ -479,16 +521,18 @@ mod tests {
     impl Site {
         fn take(&mut self, report: &ResultReport) -> ResultReceipt {
             if self.stream.as_ref() != Some(&report.stream) {
-                self.stream = Some(report.stream.clone());
+                self.stream = Some(report.stream);
                 self.sequence = 0;
+                self.digest = None;
             }
             for change in &report.changes {
                 if change.sequence <= self.sequence {
                     continue;
                 }
-                if !change.whole && change.sequence != self.sequence + 1 {
+                let follows = change.sequence == self.sequence + 1 && change.follows == self.digest;
+                if !change.whole && !follows {
                     return ResultReceipt {
-                        sequence: self.sequence,
+                        recorded: self.recorded(),
                         wants_whole: true,
                     };
                 }
@@ -502,17 +546,24 @@ mod tests {
                     self.set.remove(rule);
                 }
                 self.sequence = change.sequence;
+                self.digest = Some(change.digest);
                 self.applied.push(change.sequence);
             }
             ResultReceipt {
-                sequence: self.sequence,
+                recorded: self.recorded(),
                 wants_whole: false,
             }
         }
 
+        fn recorded(&self) -> Option<RecordedSet> {
+            let (sequence, digest) = (self.sequence, self.digest?);
+            Some(RecordedSet { sequence, digest })
+        }
+
         /// What a check-in's answer says.
-        fn known(&self, results: &Results) -> Option<u64> {
-            (self.stream.as_ref() == Some(&results.header.stream)).then_some(self.sequence)
+        fn known(&self, results: &Results) -> Option<RecordedSet> {
+            let same = self.stream == Some(results.header.stream);
+            self.recorded().filter(|_| same)
         }
 
         fn takes_all(&mut self, results: &mut Results) {
@@ -521,7 +572,7 @@ mod tests {
                     break;
                 };
                 let receipt = self.take(&report);
-                results.receive(&receipt, at(0));
+                results.receive(&receipt, &Counting(100.into()), at(0));
             }
             let ours: Vec<RuleResult> = results.held.values().map(Held::result).collect();
             let theirs: Vec<RuleResult> = self.set.values().cloned().collect();
@@ -612,6 +663,7 @@ mod tests {
         assert_eq!(results.queue.back().expect("a change").results.len(), 300);
         assert!(!results.queue.iter().any(|change| change.whole));
         site.takes_all(&mut results);
+        let mut results = Place::new().results();
         for round in 0..3000 {
             let state = if round % 2 == 0 {
                 Compliant
@@ -650,7 +702,7 @@ mod tests {
             let mut results = place.results();
             let mut backup = results.clone();
             let mut site = Site::default();
-            let mut site_backup = (None, 0, BTreeMap::new());
+            let mut site_backup = (None, 0, None, BTreeMap::new());
             for (now, (kind, rule, value)) in steps.into_iter().enumerate() {
                 let now = at(i64::try_from(now).expect("a number"));
                 match kind {
@@ -666,20 +718,17 @@ mod tests {
                     4 => if let Some(report) = results.report() { site.take(&report); },
                     5 => if let Some(report) = results.report() {
                         let receipt = site.take(&report);
-                        results.receive(&receipt, now);
+                        results.receive(&receipt, &place.rng, now);
                     },
-                    // An old disk comes back, on one of the sides; the device's next check-in tells.
-                    6 if value == 0 => {
-                        results = backup.clone();
-                        results.settle(site.known(&results), &place.rng, now);
-                        // Two pasts that went different ways from one number cannot be told apart:
-                        // the site's backups from before are not put back after this.
-                        site_backup = (site.stream.clone(), site.sequence, site.set.clone());
+                    // An old disk comes back, on one of the sides; sooner or later a check-in tells.
+                    6 if value == 0 => results = backup.clone(),
+                    6 if value == 1 => {
+                        (site.stream, site.sequence, site.digest, site.set) = site_backup.clone();
                     }
-                    6 => (site.stream, site.sequence, site.set) = site_backup.clone(),
+                    6 => results.settle(site.known(&results), &place.rng, now),
                     _ => {
                         backup = results.clone();
-                        site_backup = (site.stream.clone(), site.sequence, site.set.clone());
+                        site_backup = (site.stream, site.sequence, site.digest, site.set.clone());
                     }
                 }
                 let text = results.text().expect("text");

@@ -20,8 +20,9 @@ use domain::{Clock, ComplianceState, DeviceId, Pin, SerialNumber, Timestamp, Win
 use jiff::SignedDuration;
 use protocol::{
     AssignedDeployment, BodyHash, CheckIn, CheckInAnswer, Command, CommandId, CommandResult,
-    ItemBody, Order, PayloadType, PolicyList, PolicyNotice, PolicyVersion, RenewalInfo,
-    ResultReceipt, ResultReport, RuleNumber, RuleResult, SignedDocument, StreamId, signed_message,
+    ItemBody, Order, PayloadType, PolicyList, PolicyNotice, PolicyVersion, RecordedSet,
+    RenewalInfo, ResultReceipt, ResultReport, RuleNumber, RuleResult, SetDigest, SignedDocument,
+    StreamId, signed_message,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -78,6 +79,7 @@ pub struct Records {
     pub requests: Vec<String>,
     pub stream: Option<StreamId>,
     pub sequence: u64,
+    pub digest: Option<SetDigest>,
     pub set: BTreeMap<RuleNumber, RuleResult>,
     /// Every result in the order in which it was applied.
     pub history: Vec<(u64, RuleResult)>,
@@ -149,7 +151,7 @@ impl FakeSite {
                 policy: records.list.is_some().then(|| PolicyNotice {
                     content: records.content.clone(),
                 }),
-                results: known.map(|_| records.sequence),
+                results: known.and_then(|_| records.recorded()),
                 commands: records.commands.clone(),
             });
         }
@@ -192,16 +194,18 @@ impl Records {
     /// As `protocol::ResultChange` says.
     fn take(&mut self, report: &ResultReport) -> ResultReceipt {
         if self.stream.as_ref() != Some(&report.stream) {
-            self.stream = Some(report.stream.clone());
+            self.stream = Some(report.stream);
             self.sequence = 0;
+            self.digest = None;
         }
         for change in &report.changes {
             if change.sequence <= self.sequence {
                 continue;
             }
-            if !change.whole && change.sequence != self.sequence + 1 {
+            let follows = change.sequence == self.sequence + 1 && change.follows == self.digest;
+            if !change.whole && !follows {
                 return ResultReceipt {
-                    sequence: self.sequence,
+                    recorded: self.recorded(),
                     wants_whole: true,
                 };
             }
@@ -216,11 +220,17 @@ impl Records {
                 self.set.remove(rule);
             }
             self.sequence = change.sequence;
+            self.digest = Some(change.digest);
         }
         ResultReceipt {
-            sequence: self.sequence,
+            recorded: self.recorded(),
             wants_whole: false,
         }
+    }
+
+    fn recorded(&self) -> Option<RecordedSet> {
+        let (sequence, digest) = (self.sequence, self.digest?);
+        Some(RecordedSet { sequence, digest })
     }
 }
 

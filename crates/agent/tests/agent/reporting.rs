@@ -104,6 +104,43 @@ async fn a_site_that_forgot_gets_the_whole_set() {
     assert_eq!(place.site.records().set.len(), 2);
 }
 
+/// A disk that was put back to an earlier day, or a copied machine: it evaluates and reports before it
+/// checks in. The site must end with what is true now, not with a mixture.
+#[tokio::test]
+async fn a_disk_of_an_earlier_day_begins_anew() {
+    let place = Place::new();
+    let file = place.machine.layout.compliance().join("results.jsonl");
+    says(&place, "right");
+    place.deploy(vec![file_check(&place)]).await;
+    place.states().await;
+    place.check_in().await;
+    let report = async || {
+        compliance::deliver_and_note(&place.machine)
+            .await
+            .expect("noted");
+    };
+    // How many changes the site saw that the earlier disk did not, and how many the disk makes.
+    for (lost, made) in [(1, 1), (3, 1), (1, 3), (2, 2)] {
+        let earlier = std::fs::read(&file).expect("results");
+        for change in 0..lost {
+            says(&place, &format!("lost {lost}/{made} {change}"));
+            place.states().await;
+            report().await;
+        }
+        std::fs::write(&file, &earlier).expect("put back");
+        for change in 0..made {
+            says(&place, &format!("made {lost}/{made} {change}"));
+            place.states().await;
+        }
+        report().await;
+        place.check_in().await;
+        let records = place.site.records();
+        let now = records.set.values().next().expect("a result");
+        let expected = format!("made {lost}/{made} {}", made - 1);
+        assert_eq!(now.value.as_deref(), Some(expected.as_str()));
+    }
+}
+
 #[tokio::test]
 async fn rules_that_left_the_policy_leave_the_site() {
     let place = Place::new();

@@ -119,7 +119,8 @@ impl Reads for Database {
              c.common_name, c.issued_at, c.not_after, c.first_used_at, d.facts, \
              d.renewal_allowed_until, d.predecessor, d.policy_epoch, d.policy_counter, \
              d.policy_problem, o.starts_at, o.ends_at, o.explanation_url, \
-             d.enrolled_at, y.epoch, y.counter, y.objects, r.stream, r.sequence, r.evaluated_at, \
+             d.enrolled_at, y.epoch, y.counter, y.objects, r.stream, r.sequence, r.digest, \
+             r.evaluated_at, \
              CASE WHEN EXISTS (SELECT 1 FROM command w \
              WHERE w.device = c.device AND w.ended_at IS NULL) THEN 1 ELSE 0 END AS has_commands, \
              (SELECT ";
@@ -652,6 +653,7 @@ fn recorded_results(row: &DbRow) -> Result<Option<RecordedResults>> {
     Ok(Some(RecordedResults {
         stream: bytes(row, "stream")?,
         sequence: row.try_get("sequence")?,
+        digest: bytes(row, "digest")?,
         evaluated_at,
     }))
 }

@@ -806,8 +806,8 @@ async fn deploy_sample(
 }
 
 async fn write_sample(db: &mut DbConnection, sample: &SampleResults) -> Result<()> {
-    let sql = "INSERT INTO compliance_device (device, stream, sequence, evaluated_at) \
-         VALUES ($1, $2, 1, $3) RETURNING number";
+    let sql = "INSERT INTO compliance_device (device, stream, sequence, digest, evaluated_at) \
+         VALUES ($1, $2, 1, $2, $3) RETURNING number";
     let row = sqlx::query(sql)
         .bind(sample.device.as_bytes().to_vec())
         .bind(sample.device.as_bytes().to_vec())

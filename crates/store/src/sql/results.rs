@@ -15,7 +15,7 @@ use super::writes::{Outcome, no_device};
 use super::{Db, DbConnection, DbRow, LOCK_ROW, NODE};
 use crate::Unavailable;
 use crate::change::{Applied, Change, Kind, PURGED_AT_ONCE};
-use crate::results::{Finding, ResultSet, RuleState, Sequence};
+use crate::results::{Finding, Recorded, ResultSet, RuleState, Sequence};
 
 type Result<T> = std::result::Result<T, Unavailable>;
 
@@ -27,7 +27,7 @@ struct Reported<'a> {
     /// None for one that never reported before.
     number: Option<i64>,
     sequence: Sequence,
-    before: Option<([u8; 16], i64)>,
+    is_new: bool,
     evaluated_at: Timestamp,
     not_before: Timestamp,
     changes: Vec<&'a crate::results::ResultsChange>,
@@ -59,11 +59,10 @@ pub(super) async fn report(db: &mut DbConnection, run: &[Change]) -> Result<Vec<
         }
         let entry = reported.entry(report.device).or_insert_with(|| {
             let found = recorded.remove(&report.device);
-            let before = found.map(|(_, stream, sequence, _)| (stream, sequence));
             Reported {
                 number: found.map(|(number, ..)| number),
-                sequence: Sequence::new(before),
-                before,
+                sequence: Sequence::new(found.map(|(_, recorded, _)| recorded)),
+                is_new: found.is_none(),
                 evaluated_at: found.map_or(Timestamp::UNIX_EPOCH, |(.., evaluated)| evaluated),
                 not_before: report.not_before,
                 changes: Vec::new(),
@@ -73,15 +72,14 @@ pub(super) async fn report(db: &mut DbConnection, run: &[Change]) -> Result<Vec<
         let (changes, wants_whole) = entry.sequence.take(report);
         let (applied, recorded) = (!changes.is_empty(), entry.sequence.recorded());
         entry.changes.extend(changes);
-        if recorded.is_some_and(|(stream, _)| stream == report.stream) {
+        let recorded = recorded.filter(|recorded| recorded.stream == report.stream);
+        if recorded.is_some() {
             entry.evaluated_at = entry.evaluated_at.max(report.evaluated_at);
         }
         entry.at = entry.at.max(*at);
         outcomes.push(Ok(Applied::Results {
             applied,
-            sequence: recorded
-                .filter(|(stream, _)| *stream == report.stream)
-                .map_or(0, |(_, sequence)| sequence),
+            recorded: recorded.map(|recorded| (recorded.sequence, recorded.digest)),
             wants_whole,
         }));
     }
@@ -294,26 +292,26 @@ async fn present(db: &mut DbConnection, devices: &[DeviceId]) -> Result<HashSet<
     rows.iter().map(|row| device_id(row, "id")).collect()
 }
 
-type Recorded = (i64, [u8; 16], i64, Timestamp);
-
+/// The devices' numbers, what is recorded, and when they evaluated.
 async fn recorded(
     db: &mut DbConnection,
     devices: &[DeviceId],
-) -> Result<HashMap<DeviceId, Recorded>> {
+) -> Result<HashMap<DeviceId, (i64, Recorded, Timestamp)>> {
     let mut query = QueryBuilder::<Db>::new(
-        "SELECT number, device, stream, sequence, evaluated_at FROM compliance_device \
+        "SELECT number, device, stream, sequence, digest, evaluated_at FROM compliance_device \
          WHERE device IN (",
     );
     push_devices(&mut query, devices);
     let rows = query.push(")").build().fetch_all(db).await?;
     let read = |row: &DbRow| {
-        let recorded = (
-            row.try_get("number")?,
-            bytes(row, "stream")?,
-            row.try_get("sequence")?,
-            super::reads::time(row, "evaluated_at")?,
-        );
-        Ok((device_id(row, "device")?, recorded))
+        let recorded = Recorded {
+            stream: bytes(row, "stream")?,
+            sequence: row.try_get("sequence")?,
+            digest: bytes(row, "digest")?,
+        };
+        let evaluated_at = super::reads::time(row, "evaluated_at")?;
+        let found = (row.try_get("number")?, recorded, evaluated_at);
+        Ok((device_id(row, "device")?, found))
     };
     rows.iter().map(read).collect()
 }
@@ -332,12 +330,13 @@ async fn add_devices(
         return Ok(HashMap::new());
     }
     let mut query = QueryBuilder::<Db>::new(
-        "INSERT INTO compliance_device (device, stream, sequence, evaluated_at) ",
+        "INSERT INTO compliance_device (device, stream, sequence, digest, evaluated_at) ",
     );
-    query.push_values(new, |mut row, (id, device, (stream, sequence))| {
+    query.push_values(new, |mut row, (id, device, recorded)| {
         row.push_bind(id.as_bytes().to_vec())
-            .push_bind(stream.to_vec())
-            .push_bind(sequence)
+            .push_bind(recorded.stream.to_vec())
+            .push_bind(recorded.sequence)
+            .push_bind(recorded.digest.to_vec())
             .push_bind(device.evaluated_at.as_millisecond());
     });
     query.push(" RETURNING device, number");
@@ -353,7 +352,7 @@ async fn record_sequences(
 ) -> Result<()> {
     let moved: Vec<_> = reported
         .values()
-        .filter(|device| device.before.is_some())
+        .filter(|device| !device.is_new)
         .filter_map(|device| Some((device, device.number?, device.sequence.recorded()?)))
         .collect();
     if moved.is_empty() {
@@ -361,12 +360,13 @@ async fn record_sequences(
     }
     let mut query = QueryBuilder::<Db>::new(
         "UPDATE compliance_device SET stream = v.column2, sequence = v.column3, \
-         evaluated_at = v.column4 FROM (",
+         digest = v.column4, evaluated_at = v.column5 FROM (",
     );
-    query.push_values(moved, |mut row, (device, number, (stream, sequence))| {
+    query.push_values(moved, |mut row, (device, number, recorded)| {
         row.push_bind(number)
-            .push_bind(stream.to_vec())
-            .push_bind(sequence)
+            .push_bind(recorded.stream.to_vec())
+            .push_bind(recorded.sequence)
+            .push_bind(recorded.digest.to_vec())
             .push_bind(device.evaluated_at.as_millisecond());
     });
     query.push(") AS v WHERE compliance_device.number = v.column1");

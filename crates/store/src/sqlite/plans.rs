@@ -131,6 +131,8 @@ async fn work(store: &Store) {
             sequence,
             at,
             whole: sequence == 1,
+            digest: [1; 16],
+            follows: Some([1; 16]),
             results: vec![NewResult {
                 rule: rules[0],
                 state,

@@ -92,9 +92,15 @@ fn changed(sequence: i64, second: i64, results: Vec<NewResult>) -> ResultsChange
         sequence,
         at: at(second),
         whole: false,
+        digest: digest(sequence),
+        follows: Some(digest(sequence - 1)),
         results,
         gone: Vec::new(),
     }
+}
+
+fn digest(sequence: i64) -> [u8; 16] {
+    [sequence.to_le_bytes()[0]; 16]
 }
 
 fn whole(sequence: i64, second: i64, results: Vec<NewResult>) -> ResultsChange {
@@ -120,9 +126,13 @@ async fn report(store: &Store, second: i64, report: NewResults) -> (bool, i64, b
     match apply(store, second, Kind::ReportResults(report)).await {
         Ok(Applied::Results {
             applied,
-            sequence,
+            recorded,
             wants_whole,
-        }) => (applied, sequence, wants_whole),
+        }) => (
+            applied,
+            recorded.map_or(0, |(sequence, _)| sequence),
+            wants_whole,
+        ),
         other => panic!("{other:?}"),
     }
 }
@@ -217,7 +227,7 @@ pub async fn results_are_applied_once(place: Place) {
     let outcome = |applied| {
         Ok(Applied::Results {
             applied,
-            sequence: 2,
+            recorded: Some((2, digest(2))),
             wants_whole: false,
         })
     };
@@ -285,7 +295,10 @@ pub async fn results_are_applied_once(place: Place) {
     assert!(matches!(outcomes[0], Err(Conflict::NotFound(_))));
     assert!(matches!(
         outcomes[1],
-        Ok(Applied::Results { sequence: 2, .. })
+        Ok(Applied::Results {
+            recorded: Some((2, _)),
+            ..
+        })
     ));
     let proof = store.verify_audit(&|_, _| true).await.expect("reads");
     assert!(proof.holds(), "{proof:?}");

@@ -396,6 +396,8 @@ CREATE TABLE compliance_device (
     stream BLOB NOT NULL,
     -- The last change of the stream that is recorded here.
     sequence BIGINT NOT NULL,
+    -- Of the device's set after it.
+    digest BLOB NOT NULL,
     evaluated_at BIGINT NOT NULL
 );
 CREATE INDEX compliance_device_evaluated ON compliance_device (evaluated_at);
