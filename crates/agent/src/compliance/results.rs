@@ -294,7 +294,7 @@ impl Results {
             }
             changes.push(change.clone());
         }
-        (!changes.is_empty()).then(|| ResultReport {
+        (!changes.is_empty()).then_some(ResultReport {
             stream: self.header.stream,
             changes,
             evaluated_at: self.header.evaluated_at,
