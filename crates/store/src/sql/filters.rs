@@ -72,7 +72,7 @@ fn push_condition(query: &mut QueryBuilder<Db>, condition: &Condition, at: Times
                 .push(" = ")
                 .push_bind(i64::from(*wanted));
         }
-        Condition::Compliance(baseline, test) => push_compliance(query, baseline, test),
+        Condition::Compliance(baseline, test) => push_compliance(query, baseline, test, at),
         Condition::Absent(field) => {
             match field {
                 Field::State => query.push("d.state"),
@@ -80,7 +80,7 @@ fn push_condition(query: &mut QueryBuilder<Db>, condition: &Condition, at: Times
                 Field::Version(field) => query.push(version(*field)),
                 Field::Days(field) => query.push(moment(*field)),
                 Field::Flag(field) => query.push(flag(*field)),
-                Field::Compliance(baseline) => push_baseline(query, baseline),
+                Field::Compliance(baseline) => push_baseline(query, baseline, at),
             };
             query.push(" IS NULL");
         }
@@ -165,23 +165,28 @@ fn push_compliance(
     query: &mut QueryBuilder<Db>,
     baseline: &BaselineName,
     test: &Test<ComplianceState>,
+    at: Timestamp,
 ) {
-    push_baseline(query, baseline);
+    push_baseline(query, baseline, at);
     push_value(query, test, |state| i64::from(state.code()));
 }
 
-/// How a baseline stands on `d`: of its deployments the greatest state. What was not reported is
-/// unknown; NULL when none of them is for `d`.
+/// How a baseline stands on `d`: of its deployments the greatest state. What was not reported, or too
+/// long ago, is unknown; NULL when none of them is for `d`.
 fn push_baseline<'q>(
     query: &'q mut QueryBuilder<Db>,
     baseline: &BaselineName,
+    at: Timestamp,
 ) -> &'q mut QueryBuilder<Db> {
     query
-        .push("(SELECT MAX(COALESCE(t.state, ")
+        .push("(SELECT MAX(COALESCE(CASE WHEN pc.evaluated_at >= ")
+        .push_bind(at.as_millisecond())
+        .push(" - p.stale_after * 1000 THEN t.state END, ")
         .push_bind(i64::from(ComplianceState::Unknown.code()))
         .push(
             ")) FROM baseline b JOIN deployment p ON p.baseline = b.id \
              JOIN membership pm ON pm.collection = p.collection AND pm.device = d.id \
+             LEFT JOIN compliance_device pc ON pc.device = d.id \
              LEFT JOIN deployment_state t ON t.deployment = p.number AND t.device = d.id \
              WHERE b.name = ",
         )

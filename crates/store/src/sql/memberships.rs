@@ -289,7 +289,7 @@ async fn evaluate_devices(
     }
     let subjects = subjects(db, devices).await?;
     let named = of_devices(db, "collection_direct", devices).await?;
-    let states = states(db, devices, &collections.asked_deployments()).await?;
+    let states = states(db, devices, &collections.asked_deployments(), held).await?;
     let members = of_devices(db, "membership", devices).await?;
     let known: BTreeSet<i64> = collections.iter().map(|(id, _)| id).collect();
     let (none, nothing) = (BTreeSet::new(), BTreeMap::new());
@@ -401,21 +401,26 @@ fn push_of_devices(query: &mut QueryBuilder<Db>, table: &str, devices: &[DeviceI
     query.push(")");
 }
 
-/// How deployments stand on devices.
+/// How deployments stand on devices: nothing of those that evaluated too long ago.
 async fn states(
     db: &mut DbConnection,
     devices: &[DeviceId],
     deployments: &[i64],
+    held: Timestamp,
 ) -> Result<BTreeMap<DeviceId, BTreeMap<i64, ComplianceState>>> {
     let mut found: BTreeMap<DeviceId, BTreeMap<i64, ComplianceState>> = BTreeMap::new();
     if deployments.is_empty() {
         return Ok(found);
     }
     let mut query = QueryBuilder::<Db>::new(
-        "SELECT device, deployment, state FROM deployment_state WHERE device IN (",
+        "SELECT s.device, s.deployment, s.state FROM deployment_state s \
+         JOIN deployment p ON p.number = s.deployment \
+         JOIN compliance_device c ON c.device = s.device AND c.evaluated_at >= ",
     );
+    query.push_bind(held.as_millisecond());
+    query.push(" - p.stale_after * 1000 WHERE s.device IN (");
     push_devices(&mut query, devices);
-    query.push(") AND deployment IN (");
+    query.push(") AND s.deployment IN (");
     let mut list = query.separated(", ");
     for deployment in deployments {
         list.push_bind(*deployment);
@@ -716,10 +721,14 @@ pub(super) async fn sweep(db: &mut DbConnection, to: Timestamp) -> Result<Outcom
         return Ok(Ok(Applied::Unchanged));
     };
     let boundaries = collections.boundaries();
+    let stale_times = stale_times(db, &collections.asked_deployments()).await?;
     // Only so far that no boundary makes too many devices due at once.
     let mut reach = to;
     for boundary in &boundaries {
         reach = reachable(db, *boundary, from, reach).await?;
+    }
+    for stale in &stale_times {
+        reach = stale_reachable(db, *stale, from, reach).await?;
     }
     let mut evaluated = Evaluated {
         more: reach != to,
@@ -732,8 +741,92 @@ pub(super) async fn sweep(db: &mut DbConnection, to: Timestamp) -> Result<Outcom
         query.push(" ON CONFLICT DO NOTHING");
         evaluated.looked_at += query.build().execute(&mut *db).await?.rows_affected();
     }
+    for stale in &stale_times {
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO membership_due (device) ");
+        push_going_stale(&mut query, *stale, from, reach, "device");
+        query.push(" ON CONFLICT DO NOTHING");
+        evaluated.looked_at += query.build().execute(&mut *db).await?.rows_affected();
+    }
     set_time(db, reach).await?;
     Ok(Ok(Applied::Evaluated(evaluated)))
+}
+
+/// After which times, in milliseconds, results of some deployments do not count any more.
+async fn stale_times(db: &mut DbConnection, deployments: &[i64]) -> Result<BTreeSet<i64>> {
+    let mut found = BTreeSet::new();
+    if deployments.is_empty() {
+        return Ok(found);
+    }
+    let mut query = QueryBuilder::<Db>::new(
+        "SELECT DISTINCT p.stale_after * 1000 AS stale FROM deployment p WHERE p.number IN (",
+    );
+    let mut list = query.separated(", ");
+    for deployment in deployments {
+        list.push_bind(*deployment);
+    }
+    for row in &query.push(")").build().fetch_all(db).await? {
+        found.insert(row.try_get("stale")?);
+    }
+    Ok(found)
+}
+
+/// As [`reachable`], for devices whose results grow too old.
+async fn stale_reachable(db: &mut DbConnection, stale: i64, from: i64, to: i64) -> Result<i64> {
+    let mut query = QueryBuilder::<Db>::default();
+    push_going_stale(&mut query, stale, from, to, "evaluated_at");
+    query.push(" ORDER BY c.evaluated_at");
+    if to < from {
+        query.push(" DESC");
+    }
+    query.push(" LIMIT 1 OFFSET ").push_bind(SWEPT_AT_ONCE);
+    let Some(row) = query.build().fetch_optional(db).await? else {
+        return Ok(to);
+    };
+    let evaluated: i64 = row.try_get("evaluated_at")?;
+    // At least one step, whatever crosses it at once.
+    Ok(if to > from {
+        (evaluated + stale).clamp(from + 1, to)
+    } else {
+        (evaluated + stale).clamp(to, from - 1)
+    })
+}
+
+/// A SELECT of the devices whose results grow too old between two moments, or come to count again when
+/// the clock was set back.
+fn push_going_stale(query: &mut QueryBuilder<Db>, stale: i64, from: i64, to: i64, what: &str) {
+    query
+        .push("SELECT c.")
+        .push(what)
+        .push(" FROM compliance_device c WHERE c.evaluated_at >= ")
+        .push_bind(from.min(to) - stale)
+        .push(" AND c.evaluated_at < ")
+        .push_bind(from.max(to) - stale);
+}
+
+/// Devices evaluated at these moments; called before that is recorded. Whose results were too old to
+/// count are due, where that decides about members.
+pub(super) async fn evaluated_again(
+    db: &mut DbConnection,
+    evaluated: &[(DeviceId, Timestamp)],
+) -> Result<()> {
+    if evaluated.is_empty() || !is_compliance_asked(db).await? {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<Db>::new("SELECT v.column1 AS device FROM (");
+    query.push_values(evaluated, |mut row, (device, at)| {
+        row.push_bind(device.as_bytes().to_vec())
+            .push_bind(at.as_millisecond());
+    });
+    query.push(
+        ") AS v CROSS JOIN compliance_device c WHERE c.device = v.column1 AND c.evaluated_at < \
+         v.column2 - (SELECT MIN(p.stale_after) * 1000 FROM deployment p)",
+    );
+    let rows = query.build().persistent(false).fetch_all(&mut *db).await?;
+    let again: Vec<DeviceId> = rows
+        .iter()
+        .map(|row| device_id(row, "device"))
+        .collect::<Result<_>>()?;
+    mark_due(db, again).await
 }
 
 /// How far one can go from `from` towards `to` until a boundary is crossed by [`SWEPT_AT_ONCE`].

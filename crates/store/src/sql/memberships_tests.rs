@@ -79,10 +79,21 @@ impl Database {
              changed_at, version";
         self.number(&format!(
             "INSERT INTO deployment ({columns}) \
-             SELECT id, {collection}, 0, '', 0, 0, 0, 0, 1 FROM baseline WHERE name = '{name}' \
+             SELECT id, {collection}, 0, '', 0, 86400, 0, 0, 1 FROM baseline WHERE name = '{name}' \
              RETURNING number"
         ))
         .await
+    }
+
+    async fn evaluated(&self, device: DeviceId, at: i64) {
+        let sql = "INSERT INTO compliance_device (device, stream, sequence, digest, evaluated_at) \
+             VALUES ($1, $1, 1, $1, $2) ON CONFLICT (device) DO UPDATE SET evaluated_at = $2";
+        sqlx::query(sql)
+            .bind(device.as_bytes().to_vec())
+            .bind(at)
+            .execute(&self.writer)
+            .await
+            .expect("inserts");
     }
 
     async fn collection_number(&self, name: &str) -> i64 {
@@ -130,6 +141,7 @@ struct Computer {
     certificates: Vec<(i64, bool)>,
     /// By deployment: is it a target, and what did it report.
     compliance: [(bool, Option<ComplianceState>); 3],
+    evaluated_at: i64,
 }
 
 const TEXTS: [&str; 6] = ["", "macOS", "Linux", "ann", "Ärmel", "a \"b\" \\c % _ '"];
@@ -185,9 +197,19 @@ fn computer() -> impl Strategy<Value = Computer> {
         prop::option::of(moment()),
         prop::collection::vec((moment(), any::<bool>()), 0..3),
         [target(), target(), target()],
+        moment(),
     )
         .prop_map(
-            |(state, user_name, facts, enrolled_at, last_seen, certificates, compliance)| {
+            |(
+                state,
+                user_name,
+                facts,
+                enrolled_at,
+                last_seen,
+                certificates,
+                compliance,
+                evaluated_at,
+            )| {
                 Computer {
                     state,
                     user_name,
@@ -196,6 +218,7 @@ fn computer() -> impl Strategy<Value = Computer> {
                     last_seen,
                     certificates,
                     compliance,
+                    evaluated_at,
                 }
             },
         )
@@ -267,6 +290,7 @@ async fn record(
     Subject,
     BTreeSet<i64>,
     BTreeMap<i64, ComplianceState>,
+    i64,
 )> {
     let mut known = Vec::new();
     for computer in computers {
@@ -327,6 +351,7 @@ async fn record(
             .execute(&database.writer)
             .await
             .expect("changes");
+        database.evaluated(device, computer.evaluated_at).await;
         let (mut member_of, mut states) = (BTreeSet::new(), BTreeMap::new());
         for ((deployment, collection), (target, state)) in
             deployments.iter().zip(computer.compliance)
@@ -368,7 +393,7 @@ async fn record(
             certificate_end: Some(at(used.or(newest).map_or(NOW, |(end, _)| *end))),
             compliance: BTreeMap::new(),
         };
-        known.push((device, subject, member_of, states));
+        known.push((device, subject, member_of, states, computer.evaluated_at));
     }
     known
 }
@@ -446,7 +471,12 @@ fn sql_and_memory_agree() {
             let all = Collections::new(all, deployed.clone()).expect("no circle");
             let expected: BTreeSet<DeviceId> = known
                 .iter()
-                .filter(|(_, subject, member_of, states)| {
+                .filter(|(_, subject, member_of, states, evaluated_at)| {
+                    let nothing = BTreeMap::new();
+                    let states = match *evaluated_at >= now - DAY_MILLISECONDS {
+                        true => states,
+                        false => &nothing,
+                    };
                     all.of_device(subject.clone(), member_of, states, at(now))
                         .contains(&tested)
                 })
@@ -533,9 +563,32 @@ async fn members_do_not_depend_on_their_own_deployments() {
         .await
         .expect("marks");
     drop(connection);
+    database.evaluated(a, NOW).await;
     database.apply(evaluate().into()).await;
     assert_eq!(members("Failing").await, BTreeSet::from([a]));
     assert_eq!(members("Silent").await, BTreeSet::from([b]));
+
+    // What was reported too long ago does not count: that comes with time alone, and goes with the next
+    // evaluation, also when it finds the same.
+    for (moment, failing) in [
+        (NOW + DAY_MILLISECONDS, true),
+        (NOW + DAY_MILLISECONDS + 1, false),
+        (NOW + DAY_MILLISECONDS / 2, true),
+        (NOW + 3 * DAY_MILLISECONDS, false),
+    ] {
+        let later = || (moment, Kind::EvaluateDevices { most: 100 });
+        let sweep = (moment, Kind::SweepMemberships);
+        database.apply(vec![sweep, later()]).await;
+        assert_eq!(members("Failing").await.contains(&a), failing, "{moment}");
+        assert_eq!(members("Silent").await.contains(&a), !failing, "{moment}");
+    }
+    let now = NOW + 3 * DAY_MILLISECONDS;
+    crate::Reads::record_evaluated(&database, &[(a, at(now))])
+        .await
+        .expect("records");
+    let due = (now, Kind::EvaluateDevices { most: 100 });
+    database.apply(vec![due]).await;
+    assert_eq!(members("Failing").await, BTreeSet::from([a]));
 
     // A deployment ends: who is no target any more is not even unknown.
     database.run("DELETE FROM deployment").await;

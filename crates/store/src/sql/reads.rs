@@ -7,7 +7,7 @@ use protocol::PolicyState;
 use sqlx::{Connection, QueryBuilder, Row};
 
 use super::compliance_reads::{policy_place, version};
-use super::memberships::mark_due;
+use super::memberships::{evaluated_again, mark_due};
 use super::renewal_orders::{ORDER_OF_CERTIFICATE, ordered};
 use super::{BEGIN, DEPLOYMENT_NUMBERS, Database, Db, DbConnection, DbRow};
 use crate::audit::Head;
@@ -467,7 +467,7 @@ impl Reads for Database {
     }
 
     async fn record_seen(&self, seen: &[(DeviceId, Timestamp)]) -> Result<()> {
-        for chunk in seen.chunks(5_000) {
+        for chunk in seen.chunks(1_000) {
             let mut connection = self.writer.acquire().await?;
             let mut transaction = connection.begin_with(BEGIN).await?;
             let returned = returned(&mut transaction, chunk).await?;
@@ -487,7 +487,10 @@ impl Reads for Database {
     }
 
     async fn record_evaluated(&self, evaluated: &[(DeviceId, Timestamp)]) -> Result<()> {
-        for chunk in evaluated.chunks(5_000) {
+        for chunk in evaluated.chunks(1_000) {
+            let mut connection = self.writer.acquire().await?;
+            let mut transaction = connection.begin_with(BEGIN).await?;
+            evaluated_again(&mut transaction, chunk).await?;
             let mut query = QueryBuilder::<Db>::new(
                 "UPDATE compliance_device SET evaluated_at = v.column2 FROM (",
             );
@@ -499,7 +502,8 @@ impl Reads for Database {
                 ") AS v WHERE compliance_device.device = v.column1 \
                  AND compliance_device.evaluated_at < v.column2",
             );
-            query.build().execute(&self.writer).await?;
+            query.build().execute(&mut *transaction).await?;
+            transaction.commit().await?;
         }
         Ok(())
     }
@@ -534,11 +538,14 @@ async fn returned(db: &mut DbConnection, seen: &[(DeviceId, Timestamp)]) -> Resu
     rows.iter().map(|row| device_id(row, "device")).collect()
 }
 
+/// A sweep may have counted a day for a device that was seen just before, as that is written later.
+const WRITTEN_LATER: i64 = 600_000;
+
 pub(super) fn push_returned(query: &mut QueryBuilder<Db>, seen: &[(DeviceId, Timestamp)]) {
     query.push("SELECT v.column1 AS device FROM (");
     query.push_values(seen, |mut row, (device, at)| {
         row.push_bind(device.as_bytes().to_vec())
-            .push_bind(at.as_millisecond() - DAY_MILLISECONDS);
+            .push_bind(at.as_millisecond() - DAY_MILLISECONDS + WRITTEN_LATER);
     });
     query.push(
         ") AS v WHERE NOT EXISTS (SELECT 1 FROM device_seen s \

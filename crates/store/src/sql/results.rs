@@ -10,6 +10,7 @@ use sqlx::{QueryBuilder, Row};
 
 use super::collections::push_devices;
 use super::deployment_states::{ChangedRules, lock_devices, results_changed, share_definitions};
+use super::memberships::evaluated_again;
 use super::reads::{bytes, corrupt, device_id};
 use super::writes::{Outcome, no_device};
 use super::{Db, DbConnection, DbRow, LOCK_ROW, NODE};
@@ -92,6 +93,11 @@ pub(super) async fn report(db: &mut DbConnection, run: &[Change]) -> Result<Vec<
         }
     }
     let changed = apply(db, &reported, &new).await?;
+    let evaluated: Vec<(DeviceId, Timestamp)> = reported
+        .iter()
+        .map(|(device, reported)| (*device, reported.evaluated_at))
+        .collect();
+    evaluated_again(db, &evaluated).await?;
     record_sequences(db, &reported).await?;
     if let Some(at) = reports.iter().map(|(_, at)| *at).max() {
         results_changed(db, &changed, at).await?;
