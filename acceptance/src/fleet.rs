@@ -158,6 +158,7 @@ impl World {
             excluded_hardware_uuids: Vec::new(),
             policy_lifetime: "30d".parse().expect("a period"),
             deleted_device_retention: Period::from_days(30),
+            compliance_history: Period::from_days(730),
         };
         let site = Site::open(&keys, store, settings, clock.clone(), Arc::new(SystemRng)).await?;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);

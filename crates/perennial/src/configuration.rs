@@ -40,12 +40,18 @@ pub struct Configuration {
     /// How long the history of a deleted device is kept.
     #[serde(default = "default_deleted_device_retention")]
     pub deleted_device_retention: Period,
+    #[serde(default = "default_compliance_history")]
+    pub compliance_history: Period,
     #[serde(default)]
     pub profile: EnrollmentProfile,
 }
 
 fn default_deleted_device_retention() -> Period {
     Period::from_days(30)
+}
+
+fn default_compliance_history() -> Period {
+    Period::from_days(730)
 }
 
 fn default_policy_lifetime() -> Period {
@@ -82,6 +88,7 @@ impl Configuration {
             excluded_hardware_uuids: Vec::new(),
             policy_lifetime: default_policy_lifetime(),
             deleted_device_retention: default_deleted_device_retention(),
+            compliance_history: default_compliance_history(),
             profile: EnrollmentProfile::default(),
         }
     }
@@ -128,6 +135,7 @@ impl Configuration {
         at_least("crl_lifetime", self.crl_lifetime, 3600)?;
         at_least("profile.validity", self.profile.validity, 600)?;
         at_least("policy_lifetime", self.policy_lifetime, 86_400)?;
+        at_least("compliance_history", self.compliance_history, 30 * 86_400)?;
         if self.policy_lifetime > Period::from_days(365) {
             return Err(anyhow!(
                 "policy_lifetime = \"{}\" is too long; at most 365d",
@@ -183,6 +191,7 @@ impl Configuration {
             excluded_hardware_uuids: self.excluded_hardware_uuids.clone(),
             policy_lifetime: self.policy_lifetime,
             deleted_device_retention: self.deleted_device_retention,
+            compliance_history: self.compliance_history,
         }
     }
 }

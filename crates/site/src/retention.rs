@@ -1,6 +1,6 @@
-//! What was deleted is forgotten, some time later.
+//! What was deleted is forgotten, some time later, and so is the history of results.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use store::{Actor, Applied, Kind};
 
@@ -8,17 +8,29 @@ use crate::{Result, Site};
 
 /// How often a node looks.
 const LOOK: Duration = Duration::from_secs(3600);
+/// Results are looked through no more often, unless devices were forgotten: it reads all of them.
+const BETWEEN: Duration = Duration::from_secs(7 * 86_400);
 /// Between two steps, others write.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Site {
-    /// Forgets what is due, now and every hour, for ever.
+    /// Forgets what is due, now and every hour, for ever; of results now and then.
     pub(crate) async fn purge_deleted(&self) {
+        let mut forgotten: Option<Instant> = None;
         loop {
             // A clock that jumped forward must not forget a year at once.
             let purged = match self.require_clock() {
                 Ok(()) => self.purge().await,
-                Err(_) => Ok(()),
+                Err(_) => Ok(false),
+            };
+            let is_due = forgotten.is_none_or(|at| at.elapsed() > BETWEEN);
+            let purged = match purged {
+                // What only they had goes with them.
+                Ok(purged) if purged || is_due => {
+                    forgotten = Some(Instant::now());
+                    self.forget_results().await
+                }
+                other => other.map(drop),
             };
             if let Err(error) = purged {
                 tracing::error!(event = "purge-failed", %error, "will be tried again");
@@ -27,9 +39,19 @@ impl Site {
         }
     }
 
+    async fn forget_results(&self) -> Result<()> {
+        self.require_clock()?;
+        let until = self.now() - self.0.settings.compliance_history.duration();
+        let intervals = self.0.store.forget_history(until).await?;
+        let texts = self.0.store.forget_values().await?;
+        tracing::info!(event = "results-forgotten", intervals, texts);
+        Ok(())
+    }
+
     /// Removes devices whose retention is over, in steps that are each a commit of their own. Nodes
-    /// that do it at the same time find nothing left.
-    async fn purge(&self) -> Result<()> {
+    /// that do it at the same time find nothing left. True when some were removed.
+    async fn purge(&self) -> Result<bool> {
+        let mut any = false;
         loop {
             let now = self.now();
             let settings = &self.0.settings;
@@ -39,8 +61,9 @@ impl Site {
                 expired_until: now - settings.crl_lifetime.duration(),
             };
             let Applied::Purged(purged) = self.commit(Actor::site(), kind).await? else {
-                return Ok(());
+                return Ok(any);
             };
+            any |= purged.devices > 0;
             tracing::info!(
                 event = "devices-purged",
                 devices = purged.devices,
@@ -48,7 +71,7 @@ impl Site {
                 entries = purged.entries
             );
             if !purged.more {
-                return Ok(());
+                return Ok(any);
             }
             tokio::time::sleep(PAUSE).await;
         }

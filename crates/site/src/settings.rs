@@ -22,6 +22,8 @@ pub struct Settings {
     pub policy_lifetime: Period,
     /// How long the history of a deleted device is kept.
     pub deleted_device_retention: Period,
+    /// How long it is known how rules and deployments stood.
+    pub compliance_history: Period,
 }
 
 /// What a certificate contains and who may have how many. The request decides nothing but the key.

@@ -49,8 +49,8 @@ pub use model::{
 };
 pub use read_results::{
     ComplianceAlertDue, DeployedDevice, DeployedDevices, DeploymentFilter, DeploymentSummary,
-    DeviceDeployment, DeviceRule, FlappingRule, HistoryFilter, ReadResults, RuleExemption,
-    RuleInterval, RuleSummary, SampleDeployment, SampleResults,
+    DeviceDeployment, DeviceRule, FlappingRule, ForgetResults, HistoryFilter, ReadResults,
+    RuleExemption, RuleInterval, RuleSummary, SampleDeployment, SampleResults,
 };
 pub use results::{Finding, NewResult, NewResults, RecordedResults, ResultsChange};
 
@@ -223,6 +223,7 @@ pub trait Reads:
     + ReadIdentities
     + ReadRenewalOrders
     + ReadResults
+    + ForgetResults
     + Send
     + Sync
     + 'static

@@ -91,6 +91,17 @@ pub trait ReadResults {
     async fn write_sample(&self, sample: &[SampleResults]) -> Result<(), Unavailable>;
 }
 
+/// What is forgotten of results, in small steps. They are telemetry: the audit log has nothing of it.
+#[async_trait]
+pub trait ForgetResults {
+    /// Removes how rules and deployments stood until then, and how often rules changed. How they stand
+    /// now stays. Returns how many rows.
+    async fn forget_history(&self, until: Timestamp) -> Result<u64, Unavailable>;
+    /// Removes what devices found and nothing refers to any more: also texts that only a forgotten
+    /// device had. Reads all results: for once in a while. Returns how many texts.
+    async fn forget_values(&self) -> Result<u64, Unavailable>;
+}
+
 /// Which deployments: all of them, when nothing is said.
 #[derive(Debug, Clone, Default)]
 pub struct DeploymentFilter {

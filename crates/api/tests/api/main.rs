@@ -57,6 +57,7 @@ impl Api {
             excluded_hardware_uuids: Vec::new(),
             policy_lifetime: "30d".parse().expect("a period"),
             deleted_device_retention: "30d".parse().expect("a period"),
+            compliance_history: "730d".parse().expect("a period"),
         };
         let site = Site::open(&keys, store, settings, clock, Arc::new(SystemRng))
             .await

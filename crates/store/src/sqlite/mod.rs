@@ -20,6 +20,8 @@ mod commands;
 mod compliance;
 #[path = "../sql/compliance_reads.rs"]
 mod compliance_reads;
+#[path = "../sql/compliance_retention.rs"]
+mod compliance_retention;
 #[path = "../sql/deployment_states.rs"]
 mod deployment_states;
 #[path = "../sql/filters.rs"]

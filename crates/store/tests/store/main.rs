@@ -115,6 +115,7 @@ store_contract!(
     who_enters_and_who_leaves_counts,
     an_exemption_counts_until_its_end,
     who_is_exempt_changes_at_once,
+    what_is_too_old_is_forgotten,
     who_is_exempt_does_not_depend_on_compliance,
     clocks_that_differ_give_no_overlaps,
     the_past_can_be_asked,

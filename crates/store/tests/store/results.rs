@@ -956,6 +956,57 @@ pub async fn results_go_with_their_device_and_history_stays_with_the_merged(plac
     sound(&store).await;
 }
 
+pub async fn what_is_too_old_is_forgotten(place: Place) {
+    let store = place.open().await;
+    let (deployment, rules) = deployed(&store, "Base", 1).await;
+    let device = enrolled(&store).await.0.id;
+    add(&store, "Base", &[device]).await.expect("adds");
+    let days = [
+        (1, "a", NonCompliant),
+        (2, "b", Compliant),
+        (3, "c", NonCompliant),
+        (4, "d", Compliant),
+    ];
+    for (day, value, state) in days {
+        let found = NewResult {
+            finding: Finding::new(Some(value.to_owned()), None),
+            ..result(rules[0], state, day * DAY)
+        };
+        let next = ResultsChange {
+            whole: day == 1,
+            ..changed(day, day * DAY, vec![found])
+        };
+        report(&store, day * DAY, reported(device, 1, vec![next])).await;
+    }
+    // Of the rule, of the deployment and of the days: what ended until then.
+    assert_eq!(
+        store
+            .forget_history(at(3 * DAY + 1))
+            .await
+            .expect("forgets"),
+        2 + 2 + 1
+    );
+    let kept = [
+        (Compliant, 4 * DAY, None),
+        (NonCompliant, 3 * DAY, Some(4 * DAY)),
+    ];
+    assert_eq!(history(&store, device).await, kept);
+    let then = store.compliance_at(deployment, at(3 * DAY + 2)).await;
+    assert_eq!(then.expect("reads"), counts([(NonCompliant, 1)]));
+    assert_eq!(store.forget_values().await.expect("forgets"), 2);
+    assert_eq!(store.forget_values().await.expect("forgets"), 0);
+    let filter = HistoryFilter {
+        device,
+        rule: None,
+        after: None,
+        limit: 9,
+    };
+    let kept = store.rule_history(&filter).await.expect("reads").items;
+    let kept: Vec<_> = kept.iter().filter_map(|one| one.value.as_deref()).collect();
+    assert_eq!(kept, ["d", "c"]);
+    sound(&store).await;
+}
+
 pub async fn too_little_compliance_is_one_alert(place: Place) {
     let store = place.open().await;
     create(&store, "Base").await.expect("creates");
