@@ -587,9 +587,8 @@ pub enum Compliance {
     },
     /// Show how a deployment stood at a moment in the past
     ///
-    /// For the present members of its collection and its present rules: rules that a device had not
-    /// reported then are left out, and a device that had reported none of them is unknown. What was
-    /// remediated counts as compliant.
+    /// On the devices that were its members then, by its rules of then, as the site knew it then: the
+    /// answer about a day never changes afterwards. What was remediated counts as compliant.
     At {
         /// A date (its end, UTC) such as 2026-03-31, or a moment such as 2026-03-31T12:00:00Z.
         #[arg(value_name = "DATE")]

@@ -123,7 +123,7 @@ impl Site {
         Ok(self.0.store.rule_history(&filter).await?)
     }
 
-    /// How a deployment stood at a moment that is past, by its present rules and members.
+    /// How a deployment stood at a moment that is past, as the site knew it then.
     ///
     /// # Errors
     /// When there is no such deployment, or the moment is to come.
