@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -103,7 +103,7 @@ pub fn main(layout: &Layout, clock: &dyn Clock) -> io::Result<()> {
     let done = evaluator.run();
     // What a runner left behind that was killed by its script.
     runner::kill_all();
-    let _ = fs::remove_dir_all(&evaluator.folder);
+    remove_work(&evaluator.folder);
     done
 }
 
@@ -151,7 +151,7 @@ impl<'a> Evaluator<'a> {
         // What a run that was killed left behind.
         runner::kill_marked(&format!("{MARKER}={marker}"));
         platform::cgroup::remove_all();
-        let _ = fs::remove_dir_all(&folder);
+        remove_work(&folder);
         files::make_folder(&folder, 0o700)?;
         let tools = tools(layout, &folder)?;
         let environment = [
@@ -679,8 +679,18 @@ fn cut(text: &str, most: usize) -> String {
     format!("{}…", &text[..end.unwrap_or(0)])
 }
 
+/// Removes the folder in which scripts work.
+fn remove_work(folder: &Path) {
+    match platform::remove_folder(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::error!(event = "working-folders-left", %error);
+        }
+        _ => {}
+    }
+}
+
 /// The folder in which scripts find `defaults` and the other tools of the agent.
-fn tools(layout: &Layout, folder: &std::path::Path) -> io::Result<String> {
+fn tools(layout: &Layout, folder: &Path) -> io::Result<String> {
     let installed = layout.tools();
     if installed.join("defaults").exists() {
         return Ok(installed.display().to_string());
@@ -689,7 +699,11 @@ fn tools(layout: &Layout, folder: &std::path::Path) -> io::Result<String> {
     let tools = folder.join("tools");
     files::make_folder(&tools, 0o700)?;
     for tool in crate::tools::install::TOOLS {
-        std::os::unix::fs::symlink(platform::own_program(), tools.join(tool))?;
+        match std::os::unix::fs::symlink(platform::own_program(), tools.join(tool)) {
+            // What an earlier evaluation could not remove.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
     }
     Ok(tools.display().to_string())
 }

@@ -137,20 +137,29 @@ impl Workplace {
     fn empty(&mut self, folder: &Path) -> io::Result<&Path> {
         if !self.folder.as_deref().is_some_and(is_as_it_was) {
             self.remove();
-            self.made += 1;
-            let name = format!("{}-{}", std::process::id(), self.made);
-            let new = folder.join(name);
-            fs::DirBuilder::new().mode(0o700).create(&new)?;
-            self.folder = Some(new);
+            self.folder = Some(self.make(folder)?);
         }
         self.folder
             .as_deref()
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn make(&mut self, folder: &Path) -> io::Result<PathBuf> {
+        loop {
+            self.made += 1;
+            let new = folder.join(format!("{}-{}", std::process::id(), self.made));
+            match fs::DirBuilder::new().mode(0o700).create(&new) {
+                // One that could not be removed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| new),
+            }
+        }
+    }
+
+    /// What cannot be removed stays: the next evaluation tries again, and says so.
     fn remove(&mut self) {
         if let Some(folder) = self.folder.take() {
-            let _ = fs::remove_dir_all(folder);
+            let _ = platform::remove_folder(&folder);
         }
     }
 }

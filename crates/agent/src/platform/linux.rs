@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 mod containment;
+mod mounts;
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,6 +29,7 @@ use super::Process;
 pub use containment::{
     ChildEnd, ScriptFile, adopt_orphans, descendants, marked, own_memory, prepare_runner,
 };
+pub use mounts::{mounted_below, remove_folder};
 
 /// Where scripts find programs, after the agent's own tools.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -1,0 +1,47 @@
+//! Scripts that turn against what runs them, and against the computer: what they leave behind takes
+//! nothing else with it.
+
+use domain::ComplianceState::{Compliant, Error};
+
+use crate::place::{Place, check, item_of};
+
+/// A script is killed between mount(8) and umount(8). What it mounted is not deleted.
+#[tokio::test]
+async fn what_a_script_mounted_is_not_deleted_with_its_folder() {
+    let place = Place::new();
+    let outside = place.root().join("outside");
+    std::fs::create_dir_all(outside.join("deep")).expect("made");
+    std::fs::write(outside.join("deep/file"), "kept").expect("written");
+    let outside = outside.display();
+    let checks = vec![
+        check(
+            "mounts",
+            &format!("mkdir 'a b'; mount --bind {outside} 'a b' || echo right; sleep 600"),
+            "right",
+        )
+        .within("1s"),
+        check(
+            "mounts twice",
+            &format!(
+                "mkdir a; mount --rbind {outside} a; mount -t tmpfs none a/deep; \
+                 mount --bind {outside} .; kill -9 $$"
+            ),
+            "right",
+        ),
+        check(
+            "kills its runner",
+            &format!("mkdir a; mount --bind {outside} a; kill -9 $PPID"),
+            "right",
+        ),
+        check("comes last", "ls -A | wc -l", "0"),
+    ];
+    place.deploy(vec![item_of("mounts", checks)]).await;
+    let states = place.states().await;
+    assert_eq!(states["mounts"].0, Error, "{}", states["mounts"].1);
+    assert_eq!(states["comes last"].0, Compliant);
+    let kept = std::fs::read_to_string(place.root().join("outside/deep/file"));
+    assert_eq!(kept.expect("it is there"), "kept");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(!mounts.contains(&place.root().display().to_string()));
+    assert!(!place.machine.layout.work().exists());
+}
