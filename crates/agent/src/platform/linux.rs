@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 mod containment;
+mod file_place;
 mod mounts;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use super::Process;
 pub use containment::{
     ChildEnd, ScriptFile, adopt_orphans, descendants, marked, own_memory, prepare_runner,
 };
+pub use file_place::FilePlace;
 pub use mounts::{mounted_below, remove_folder};
 
 /// Where scripts find programs, after the agent's own tools.

@@ -13,7 +13,7 @@ use domain::DeviceFacts;
 
 pub use layout::Layout;
 pub use system::{
-    Alarm, ChildEnd, HOME, LANG, NetworkWatch, SEARCH_PATH, ScriptFile, adopt_orphans,
+    Alarm, ChildEnd, FilePlace, HOME, LANG, NetworkWatch, SEARCH_PATH, ScriptFile, adopt_orphans,
     boot, cgroup, descendants, marked, mounted_below, os_version_number, own_memory,
     prepare_runner, processes, remove_folder, start_service, start_uninstalling, stop_service,
     tell_terminals, version,
