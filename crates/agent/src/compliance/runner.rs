@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 use serde::{Deserialize, Serialize};
 
+use crate::platform::cgroup::Enforced;
 use crate::platform::{self, ChildEnd, ScriptFile};
 
 /// Who prints more is stopped: 64 KiB are a value, and the rest only costs time.
@@ -36,6 +37,9 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 const CHUNK: usize = 64 * 1024;
 /// A process that cannot be killed for so long waits for the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What the kernel allows beyond the limits, where it holds some: the runner sees it first, and says so.
+const MORE_MEMORY: u64 = 128 << 20;
+const MORE_PROCESSES: usize = 64;
 
 /// A script to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,8 +103,9 @@ impl Answer {
 /// # Errors
 /// When it cannot be prepared, or nobody listens any more.
 pub fn main() -> io::Result<()> {
-    platform::cgroup::enter(MOST_MEMORY, MOST_PROCESSES);
-    platform::prepare_runner()?;
+    let holds_memory =
+        platform::cgroup::enter(MOST_MEMORY + MORE_MEMORY, MOST_PROCESSES + MORE_PROCESSES);
+    platform::prepare_runner(holds_memory)?;
     let mut orders = io::stdin().lock();
     let mut answers = io::stdout().lock();
     let mut line = String::new();
@@ -210,6 +215,7 @@ fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    let before = platform::cgroup::enforced();
     let started = CommandWrap::from(command).wrap(ProcessSession).spawn();
     drop(file);
     let mut child = match started {
@@ -236,10 +242,11 @@ fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
         _ => None,
     };
     let left = kill_all();
-    let ended = match outcome {
-        Outcome::Abandoned => return None,
-        Outcome::Stopped(why) => Ended::Stopped(why),
-        Outcome::Ended => ended(status.map(|(_, status)| status)),
+    let ended = match (outcome, was_kept_back(before)) {
+        (Outcome::Abandoned, _) => return None,
+        // The kernel may have killed, or not started, one of many: the others' output is no value.
+        (_, Some(why)) | (Outcome::Stopped(why), None) => Ended::Stopped(why),
+        (Outcome::Ended, None) => ended(status.map(|(_, status)| status)),
     };
     let ended = match left {
         0 => ended,
@@ -432,17 +439,30 @@ impl Printed {
 fn too_much() -> Option<String> {
     let processes = everything();
     if processes.len() > MOST_PROCESSES {
-        return Some(format!(
-            "it started more than {MOST_PROCESSES} processes and was stopped"
-        ));
+        return Some(too_many_processes());
     }
     let memory: u64 = processes.into_iter().map(platform::own_memory).sum();
-    (memory > MOST_MEMORY).then(|| {
-        format!(
-            "it used more than {} MiB of memory and was stopped",
-            MOST_MEMORY >> 20
-        )
-    })
+    (memory > MOST_MEMORY).then(too_much_memory)
+}
+
+/// Why the kernel did not let everything run since it had `before` enforced so much.
+fn was_kept_back(before: Enforced) -> Option<String> {
+    let now = platform::cgroup::enforced();
+    if now.not_started > before.not_started {
+        return Some(too_many_processes());
+    }
+    (now.killed > before.killed).then(too_much_memory)
+}
+
+fn too_many_processes() -> String {
+    format!("it started more than {MOST_PROCESSES} processes and was stopped")
+}
+
+fn too_much_memory() -> String {
+    format!(
+        "it used more than {} MiB of memory and was stopped",
+        MOST_MEMORY >> 20
+    )
 }
 
 /// Kills everything below this process, whatever it does against that. Returns how many are left

@@ -21,14 +21,13 @@ const FILE_SIZE: u64 = 4 << 30;
 const NICENESS: i32 = 10;
 
 /// Prepares this process, which runs scripts: they inherit its limits and its priority, and it
-/// inherits their orphans.
-pub fn prepare_runner() -> io::Result<()> {
+/// inherits their orphans. `holds_memory`: the kernel does so for all of them. Who reserves much address
+/// space (Go, Java, sanitizers) need not be kept from that then.
+pub fn prepare_runner(holds_memory: bool) -> io::Result<()> {
     adopt_orphans()?;
-    for (resource, limit) in [
-        (Resource::As, ADDRESS_SPACE),
-        (Resource::Fsize, FILE_SIZE),
-        (Resource::Core, 0),
-    ] {
+    let address_space = (!holds_memory).then_some((Resource::As, ADDRESS_SPACE));
+    let others = [(Resource::Fsize, FILE_SIZE), (Resource::Core, 0)];
+    for (resource, limit) in address_space.into_iter().chain(others) {
         // Never more than there is.
         let present = rustix::process::getrlimit(resource);
         let limit = present.maximum.map_or(limit, |most| most.min(limit));
