@@ -320,6 +320,7 @@ impl Watched<'_> {
                 ));
             }
             if now >= next_look {
+                reap_all_but(self.id);
                 if let Some(why) = too_much() {
                     return Outcome::Stopped(why);
                 }
@@ -441,8 +442,10 @@ fn too_much() -> Option<String> {
     if processes.len() > MOST_PROCESSES {
         return Some(too_many_processes());
     }
-    let memory: u64 = processes.into_iter().map(platform::own_memory).sum();
-    (memory > MOST_MEMORY).then(too_much_memory)
+    let used = |of: fn(Pid) -> u64| processes.iter().map(|process| of(*process)).sum::<u64>();
+    let is_over =
+        used(platform::own_memory) > MOST_MEMORY && used(platform::share_of_memory) > MOST_MEMORY;
+    is_over.then(too_much_memory)
 }
 
 /// Why the kernel did not let everything run since it had `before` enforced so much.
@@ -511,6 +514,16 @@ fn reap() -> bool {
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Ok(None) => return true,
             Err(_) => return false,
+        }
+    }
+}
+
+/// Takes note of children that ended, but of `script`: whose parents went away before them are this
+/// process's now, and would count for ever.
+fn reap_all_but(script: Pid) {
+    for child in platform::own_children() {
+        if child != script {
+            let _ = waitpid(Some(child), WaitOptions::NOHANG);
         }
     }
 }

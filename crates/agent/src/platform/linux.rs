@@ -28,7 +28,8 @@ use crate::platform::Layout;
 use super::Process;
 
 pub use containment::{
-    ChildEnd, ScriptFile, adopt_orphans, descendants, marked, own_memory, prepare_runner,
+    ChildEnd, ScriptFile, adopt_orphans, descendants, marked, own_children, own_memory,
+    prepare_runner, share_of_memory,
 };
 pub use file_place::FilePlace;
 pub use mounts::{mounted_below, remove_folder};

@@ -45,3 +45,14 @@ async fn what_a_script_mounted_is_not_deleted_with_its_folder() {
     assert!(!mounts.contains(&place.root().display().to_string()));
     assert!(!place.machine.layout.work().exists());
 }
+
+/// Orphans that ended are no processes any more, though nobody but the runner can take note of it.
+#[tokio::test]
+async fn what_ended_does_not_count() {
+    let place = Place::new();
+    let script = "i=0; while [ $i -lt 600 ]; do (true &); i=$((i+1)); done; sleep 0.3; echo right";
+    let checks = vec![check("orphans", script, "right").within("60s")];
+    place.deploy(vec![item_of("a", checks)]).await;
+    let (state, why) = place.states().await.remove("orphans").expect("a rule");
+    assert_eq!(state, Compliant, "{why}");
+}

@@ -88,11 +88,25 @@ impl AsFd for ChildEnd {
 
 /// All processes below this one. While they fork, some may be missing: who kills them looks again.
 pub fn descendants() -> Vec<Pid> {
+    descendants_of(&[getpid()])
+}
+
+/// The children of this process, with those that ended and that nobody took note of.
+pub fn own_children() -> Vec<Pid> {
+    let own = getpid();
+    children(own).unwrap_or_else(|| {
+        let of_own = parents().into_iter().filter(|(_, parent)| *parent == own);
+        of_own.map(|(child, _)| child).collect()
+    })
+}
+
+/// All processes below these.
+pub fn descendants_of(ancestors: &[Pid]) -> Vec<Pid> {
     let mut found: Vec<Pid> = Vec::new();
-    let mut open = vec![getpid()];
+    let mut open = ancestors.to_vec();
     while let Some(parent) = open.pop() {
         let Some(children) = children(parent) else {
-            return descendants_by_parents();
+            return descendants_by_parents(ancestors);
         };
         found.extend(&children);
         open.extend(children);
@@ -122,24 +136,30 @@ fn children(parent: Pid) -> Option<Vec<Pid>> {
 }
 
 /// The same, out of every process's parent.
-fn descendants_by_parents() -> Vec<Pid> {
-    let parents: Vec<(i32, i32)> = process_ids()
-        .filter_map(|id| {
-            let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-            // The name in brackets may hold anything.
-            let (_, rest) = stat.rsplit_once(')')?;
-            Some((id, rest.split_whitespace().nth(1)?.parse().ok()?))
-        })
-        .collect();
+fn descendants_by_parents(ancestors: &[Pid]) -> Vec<Pid> {
+    let parents = parents();
     let mut found = Vec::new();
-    let mut open = vec![getpid().as_raw_nonzero().get()];
+    let mut open = ancestors.to_vec();
     while let Some(parent) = open.pop() {
         for (id, _) in parents.iter().filter(|(_, of)| *of == parent) {
-            found.extend(Pid::from_raw(*id));
+            found.push(*id);
             open.push(*id);
         }
     }
     found
+}
+
+/// Each process and its parent.
+fn parents() -> Vec<(Pid, Pid)> {
+    let ids = process_ids().filter_map(Pid::from_raw);
+    ids.filter_map(|id| Some((id, parent_of(id)?))).collect()
+}
+
+fn parent_of(process: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+    // The name in brackets may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    Pid::from_raw(rest.split_whitespace().nth(1)?.parse().ok()?)
 }
 
 fn process_ids() -> impl Iterator<Item = i32> {
@@ -147,16 +167,34 @@ fn process_ids() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Bytes of memory that a process has for itself.
+/// Bytes of memory of a process that are in no file: its own, what it shares, and what of it was
+/// moved to a swap. What several share counts for each of them.
 pub fn own_memory(process: Pid) -> u64 {
-    let statm = fs::read_to_string(format!("/proc/{}/statm", process.as_raw_nonzero()));
-    let statm = statm.unwrap_or_default();
-    let mut pages = statm
-        .split_whitespace()
-        .map(|pages| pages.parse().unwrap_or(0_u64));
-    let resident = pages.nth(1).unwrap_or(0);
-    let shared = pages.next().unwrap_or(0);
-    resident.saturating_sub(shared) * rustix::param::page_size() as u64
+    let status = fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero()));
+    kilobytes(
+        &status.unwrap_or_default(),
+        &["RssAnon:", "RssShmem:", "VmSwap:"],
+    )
+}
+
+/// The same, and what several share counts once. The kernel works longer for that.
+pub fn share_of_memory(process: Pid) -> u64 {
+    let file = format!("/proc/{}/smaps_rollup", process.as_raw_nonzero());
+    match fs::read_to_string(file) {
+        Ok(maps) => kilobytes(&maps, &["Pss_Anon:", "Pss_Shmem:", "SwapPss:"]),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => own_memory(process),
+        // It ended.
+        Err(_) => 0,
+    }
+}
+
+/// The sum of these lines (proc_pid_status(5), proc_pid_smaps(5)), in bytes.
+fn kilobytes(text: &str, names: &[&str]) -> u64 {
+    let values = names.iter().filter_map(|name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    values.sum::<u64>() * 1024
 }
 
 /// Processes that were started with `marker` in their environment.
@@ -171,4 +209,34 @@ pub fn marked(marker: &str) -> Vec<Pid> {
         .filter(is_marked)
         .filter_map(Pid::from_raw)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_counted_with_what_is_shared_and_swapped() {
+        let status = "Name:\tx\nVmRSS:\t  900 kB\nRssAnon:\t  100 kB\nRssFile:\t  700 kB\n\
+            RssShmem:\t   20 kB\nVmSwap:\t    3 kB\n";
+        let sum = kilobytes(status, &["RssAnon:", "RssShmem:", "VmSwap:"]);
+        assert_eq!(sum, 123 * 1024);
+        assert!(own_memory(getpid()) > 0);
+        assert!(share_of_memory(getpid()) > 0);
+    }
+
+    #[test]
+    fn children_are_found_in_both_ways() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .expect("it runs");
+        let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let id = id.expect("an id");
+        assert!(own_children().contains(&id));
+        assert!(descendants().contains(&id));
+        assert!(descendants_by_parents(&[getpid()]).contains(&id));
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+    }
 }
