@@ -217,7 +217,6 @@ fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
         .stderr(Stdio::piped());
     let before = platform::cgroup::enforced();
     let started = CommandWrap::from(command).wrap(ProcessSession).spawn();
-    drop(file);
     let mut child = match started {
         Ok(child) => child,
         Err(error) if !Path::new(interpreter).exists() => {
@@ -242,6 +241,7 @@ fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
         _ => None,
     };
     let left = kill_all();
+    drop(file);
     let ended = match (outcome, was_kept_back(before)) {
         (Outcome::Abandoned, _) => return None,
         // The kernel may have killed, or not started, one of many: the others' output is no value.

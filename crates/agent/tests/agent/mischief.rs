@@ -56,3 +56,23 @@ async fn what_ended_does_not_count() {
     let (state, why) = place.states().await.remove("orphans").expect("a rule");
     assert_eq!(state, Compliant, "{why}");
 }
+
+/// What a script starts as another user cannot read it.
+#[tokio::test]
+async fn a_script_is_for_root_alone() {
+    let place = Place::new();
+    let checks = vec![
+        check("inherits", "ls -l /proc/self/fd | grep -c memfd", "0"),
+        check(
+            "another user",
+            "# secret\nsetpriv --reuid 4711 --regid 4711 --clear-groups \
+             sh -c 'cat \"$0\" 2>/dev/null | grep -c secret' \"$0\"",
+            "0",
+        ),
+        check("root", "# secret\ngrep -c '^# secret' \"$0\"", "1"),
+    ];
+    place.deploy(vec![item_of("a", checks)]).await;
+    for (rule, (state, why)) in place.states().await {
+        assert_eq!(state, Compliant, "{rule}: {why}");
+    }
+}

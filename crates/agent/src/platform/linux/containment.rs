@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, getpid, nice, pidfd_open, set_child_subreaper, setrlimit,
 };
@@ -48,13 +49,18 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// A script in memory that nobody can change, for an interpreter that this process starts.
+/// A script in memory that nobody can change. Its interpreter opens it as a file of this process, which
+/// root alone may; nothing inherits it. It is there as long as this.
 pub struct ScriptFile(OwnedFd);
 
 impl ScriptFile {
     pub fn new(script: &[u8]) -> io::Result<Self> {
-        // Not closed at exec: the interpreter reads it. This process starts nothing else meanwhile.
-        let file = memfd_create("script", MemfdFlags::ALLOW_SEALING)?;
+        let flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC;
+        // A system may refuse all others (vm.memfd_noexec); one before Linux 6.3 does not know them.
+        let file = match memfd_create("script", flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => memfd_create("script", flags)?,
+            made => made?,
+        };
         let mut rest = script;
         while !rest.is_empty() {
             let written = rustix::io::write(&file, rest)?;
@@ -67,7 +73,8 @@ impl ScriptFile {
 
     /// As the interpreter finds it.
     pub fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+        let (own, file) = (std::process::id(), self.0.as_raw_fd());
+        PathBuf::from(format!("/proc/{own}/fd/{file}"))
     }
 }
 
