@@ -4,7 +4,8 @@
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,12 +14,14 @@ use jiff::tz::TimeZone;
 use protocol::{CommandResult, Order, SignedDocument};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::commands::Commands;
 use super::delivery::{self, read_results};
-use super::evaluator::{Line, Plan, Task};
+use super::evaluator::{self, Line, Plan, Task};
 use super::policy::{Owner, PolicyStore, Verifier};
 use super::results::{Found, Held};
+use super::runner;
 use super::schedule::{Moment, Schedule};
 use crate::failure::Failure;
 use crate::files;
@@ -221,6 +224,9 @@ async fn ask(
         .arg("--root")
         .arg(machine.layout.root())
         .arg("evaluate-plan")
+        // A script may have started this program: it is not of that script's evaluation.
+        .env_remove(evaluator::MARKER)
+        .env_remove(runner::MARK)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -463,16 +469,60 @@ pub fn counted(found: &[Found]) -> String {
     super::standing::counted(&counts)
 }
 
+/// An evaluation of very many rules takes some minutes. After this time who waits gives up, says for
+/// whom, and tries again later.
+const LONGEST_TURN: Duration = Duration::from_secs(3600);
+/// And after this one it is told already.
+const LONG_TURN: Duration = Duration::from_secs(300);
+
 /// Lets one program at a time do this. Waits for its turn, and can be broken off.
+///
+/// # Errors
+/// When its turn does not come.
 pub async fn take_turns(machine: &Machine, name: &str) -> io::Result<File> {
-    files::make_folder(&machine.layout.compliance(), 0o700)?;
-    let lock = File::create(machine.layout.compliance().join(name))?;
+    let folder = machine.layout.compliance();
+    files::make_folder(&folder, 0o700)?;
+    turn_within(&folder.join(name), LONGEST_TURN).await
+}
+
+async fn turn_within(path: &Path, at_most: Duration) -> io::Result<File> {
+    let mut options = File::options();
+    let mut lock = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let begun = Instant::now();
+    let mut was_told = false;
     loop {
         match lock.try_lock() {
-            Ok(()) => return Ok(lock),
-            Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Ok(()) => {
+                // For those who wait.
+                lock.set_len(0)?;
+                lock.write_all(std::process::id().to_string().as_bytes())?;
+                return Ok(lock);
+            }
+            Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
+        if !was_told && begun.elapsed() > LONG_TURN {
+            was_told = true;
+            let holder = std::fs::read_to_string(path).unwrap_or_default();
+            tracing::warn!(event = "waits-for-another-program", process = holder);
+        }
+        if begun.elapsed() > at_most {
+            let holder = std::fs::read_to_string(path).unwrap_or_default();
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "another program (process {holder}) was at it for {} minutes: look what it waits \
+                     for, or end it",
+                    at_most.as_secs() / 60
+                ),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -501,4 +551,22 @@ fn with_moment<T>(machine: &Machine, ask: impl FnOnce(&Moment<'_>) -> T) -> T {
         boot: &machine.boot,
         booted: now.saturating_sub(machine.clock.elapsed()).unwrap_or(now),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_long_says_for_whom() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = folder.path().join("evaluation.lock");
+        let turn = turn_within(&lock, Duration::ZERO).await.expect("a turn");
+        let waited = turn_within(&lock, Duration::ZERO).await;
+        let told = waited.expect_err("it is another one's turn").to_string();
+        let holder = format!("process {}", std::process::id());
+        assert!(told.contains(&holder), "{told}");
+        drop(turn);
+        turn_within(&lock, Duration::ZERO).await.expect("a turn");
+    }
 }

@@ -5,21 +5,27 @@
 //! Discoveries come first, two at once. Then remediations, one at a time, each followed by another
 //! discovery: what is remediated was found non-compliant by this very evaluation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use domain::compliance::{
     BaselineName, ComplianceRule, Condition, Output, Reading, RemediationGuard, RemediationWindow,
     Script, Setting, SettingSource, Verdict,
 };
-use domain::{Clock, ComplianceState, Period, Timestamp, fault};
+use domain::{Clock, ComplianceState, Period, Rng, Timestamp, fault};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use protocol::{BodyHash, CommandResult, ItemBody, RuleNumber, RuleResult};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{Owner, PolicyStore, Verifier};
@@ -27,7 +33,7 @@ use super::preference::{self, Preference};
 use super::results::Found;
 use super::runner::{self, Answer, Order};
 use crate::files;
-use crate::platform::{self, Layout};
+use crate::platform::{self, ChildEnd, Layout};
 
 /// Discoveries at once.
 const RUNNERS: usize = 2;
@@ -85,32 +91,47 @@ pub enum Line {
     Ended,
 }
 
+/// Set when the agent went away: nothing begins any more.
+static ENDS: AtomicBool = AtomicBool::new(false);
+
 /// The program of this process.
 ///
 /// # Errors
 /// When there is no plan, or nobody listens any more.
-pub fn main(layout: &Layout, clock: &dyn Clock) -> io::Result<()> {
+pub fn main(layout: &Layout, clock: &dyn Clock, rng: &dyn Rng) -> io::Result<()> {
+    platform::leave_terminal();
     let mut input = BufReader::new(io::stdin());
     let mut line = String::new();
     input.read_line(&mut line)?;
     let plan: Plan = serde_json::from_str(&line)?;
-    // Nothing else comes. Its end is the agent's: then runners see the end of theirs, and stop.
+    // Nothing else comes. Its end is the agent's: then all ends, also a runner that stands still.
     std::thread::spawn(move || {
         let _ = input.read_to_end(&mut Vec::new());
+        ENDS.store(true, Ordering::SeqCst);
+        runner::kill_all();
         std::process::exit(1);
     });
-    let mut evaluator = Evaluator::new(layout, clock, plan)?;
+    let mut evaluator = Evaluator::new(layout, clock, rng, plan)?;
     let done = evaluator.run();
+    if let Err(error) = &done {
+        tracing::error!(event = "evaluation-ends", %error);
+    }
     // What a runner left behind that was killed by its script.
-    runner::kill_all();
+    let left = runner::kill_all();
     remove_work(&evaluator.folder);
+    if left == 0 {
+        files::remove(&mark_file(layout))?;
+    }
     done
 }
 
 struct Evaluator<'a> {
     layout: &'a Layout,
     clock: &'a dyn Clock,
+    rng: &'a dyn Rng,
     plan: Plan,
+    /// Of all that this evaluation starts.
+    mark: String,
     /// By `clock`, when `plan.now` was.
     begun: SignedDuration,
     /// Working directories are made in it.
@@ -140,17 +161,34 @@ struct Judged<'i> {
     verdicts: Vec<(RuleNumber, &'i ComplianceRule, Reading, Verdict)>,
 }
 
-/// The environment's variable by which a script's processes are known again.
-const MARKER: &str = "PERENNIAL_EVALUATION";
+/// The environment's variable by which all that an evaluation started is known again. Its value is this
+/// evaluation's alone, and on disk until it ended.
+pub const MARKER: &str = "PERENNIAL_EVALUATION";
+
+fn mark_file(layout: &Layout) -> PathBuf {
+    layout.compliance().join("mark")
+}
 
 impl<'a> Evaluator<'a> {
-    fn new(layout: &'a Layout, clock: &'a dyn Clock, plan: Plan) -> io::Result<Self> {
+    fn new(
+        layout: &'a Layout,
+        clock: &'a dyn Clock,
+        rng: &'a dyn Rng,
+        plan: Plan,
+    ) -> io::Result<Self> {
         platform::adopt_orphans()?;
         let folder = layout.work();
-        let marker = layout.root().display().to_string();
         // What a run that was killed left behind.
-        runner::kill_marked(&format!("{MARKER}={marker}"));
+        let file = mark_file(layout);
+        if let Ok(mark) = fs::read_to_string(&file) {
+            runner::kill_marked(MARKER, &mark);
+        }
         platform::cgroup::remove_all();
+        let mut bytes = [0; 16];
+        rng.fill(&mut bytes);
+        let mark = HEXLOWER.encode(&bytes);
+        files::make_folder(&layout.compliance(), 0o700)?;
+        files::replace(&file, mark.as_bytes(), 0o600)?;
         remove_work(&folder);
         files::make_folder(&folder, 0o700)?;
         let tools = tools(layout, &folder)?;
@@ -158,15 +196,17 @@ impl<'a> Evaluator<'a> {
             ("PATH", format!("{tools}:{}", platform::SEARCH_PATH)),
             ("HOME", platform::HOME.to_owned()),
             ("LANG", platform::LANG.to_owned()),
-            ("PERENNIAL_ROOT", marker.clone()),
+            ("PERENNIAL_ROOT", layout.root().display().to_string()),
             ("PERENNIAL_VERSION", env!("CARGO_PKG_VERSION").to_owned()),
-            (MARKER, marker),
+            (MARKER, mark.clone()),
         ];
         Ok(Self {
             layout,
             begun: clock.elapsed(),
             clock,
+            rng,
             plan,
+            mark,
             folder,
             environment: environment
                 .map(|(key, value)| (key.to_owned(), value))
@@ -180,7 +220,8 @@ impl<'a> Evaluator<'a> {
             Task::Test { script } => {
                 let script = script.clone();
                 let order = self.order(&script, TEST_LIMIT, "test", "", "");
-                let tested = Lane::start(self.layout)
+                let tested = self
+                    .lane()
                     .and_then(|mut lane| lane.run(&order))
                     .map_or_else(|error| error.to_string(), |output| described(&output));
                 self.tell(&Line::Tested(tested))?;
@@ -229,7 +270,7 @@ impl<'a> Evaluator<'a> {
         if to_remediate.is_empty() {
             return Ok(());
         }
-        let mut lane = Lane::start(self.layout)?;
+        let mut lane = self.lane()?;
         for judged in to_remediate {
             self.remediate(judged, &mut lane)?;
         }
@@ -319,8 +360,8 @@ impl<'a> Evaluator<'a> {
         std::thread::scope(|scope| {
             for _ in 0..lanes {
                 let (orders, done) = (orders.clone(), done.clone());
-                let layout = self.layout;
-                scope.spawn(move || work(layout, &orders, &done));
+                let (layout, mark) = (self.layout, self.mark.clone());
+                scope.spawn(move || work(layout, &mark, &orders, &done));
             }
             drop(done);
             for (at, output) in outputs {
@@ -329,6 +370,11 @@ impl<'a> Evaluator<'a> {
             }
             Ok(())
         })
+    }
+
+    /// A process that runs scripts.
+    fn lane(&self) -> io::Result<Lane> {
+        Lane::start(self.layout, &self.mark)
     }
 
     /// Remediates what a setting's rules ask for, discovers again, and tells how they stand.
@@ -515,7 +561,10 @@ impl<'a> Evaluator<'a> {
             ("PERENNIAL_SETTING", setting),
         ];
         let told = told.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let mut number = [0; 8];
+        self.rng.fill(&mut number);
         Order {
+            number: u64::from_ne_bytes(number),
             script: script.clone(),
             time_limit,
             environment: self.environment.iter().cloned().chain(told).collect(),
@@ -580,6 +629,10 @@ impl<'a> Evaluator<'a> {
     }
 
     fn tell(&mut self, line: &Line) -> io::Result<()> {
+        // What is found out while all is killed is no result.
+        if ENDS.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         let mut out = self.out.lock();
@@ -708,47 +761,79 @@ fn tools(layout: &Layout, folder: &Path) -> io::Result<String> {
     Ok(tools.display().to_string())
 }
 
+/// The processes that run scripts. Locked while one is started, and while all is killed that belongs to
+/// none of them.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn running() -> MutexGuard<'static, BTreeSet<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A process that runs scripts, one after the other.
 struct Lane {
     child: Child,
     /// None once it is to end.
     orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    answers: Answers,
     layout: Layout,
+    /// Of the evaluation.
+    mark: String,
+    /// Its own, which all that it starts has, too.
+    name: String,
+    has_ended: bool,
 }
 
 impl Drop for Lane {
-    /// It ends with its input.
+    /// It ends with its input, unless somebody stopped it.
     fn drop(&mut self) {
         self.orders = None;
-        let _ = self.child.wait();
-        platform::cgroup::remove(self.child.id());
+        if !self.ends_within(ENDING) {
+            self.kill();
+        }
     }
 }
 
+/// A runner that has nothing to do and does not end in this time stands still.
+const ENDING: Duration = Duration::from_secs(10);
+
 impl Lane {
-    fn start(layout: &Layout) -> io::Result<Self> {
+    fn start(layout: &Layout, mark: &str) -> io::Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("{mark}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut running = running();
+        if ENDS.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut child = Command::new(platform::own_program())
             .arg("--root")
             .arg(layout.root())
             .arg("run-scripts")
+            .env(MARKER, mark)
+            .env(runner::MARK, &name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        running.insert(child.id());
         let missing = || io::Error::other("the runner has no pipes");
         let orders = Some(child.stdin.take().ok_or_else(missing)?);
-        let answers = BufReader::new(child.stdout.take().ok_or_else(missing)?);
+        let pipe = child.stdout.take().ok_or_else(missing)?;
         Ok(Self {
             child,
             orders,
-            answers,
+            answers: Answers {
+                pipe,
+                read: Vec::new(),
+            },
             layout: layout.clone(),
+            mark: mark.to_owned(),
+            name,
+            has_ended: false,
         })
     }
 
     /// Runs one script. When that ends the runner itself, another one takes its place.
     fn run(&mut self, order: &Order) -> io::Result<Output> {
-        let answer = self.send(order).and_then(|()| self.receive());
+        let answer = self.send(order).and_then(|()| self.receive(order));
         answer.or_else(|error| {
             self.replace()?;
             Ok(ended_with_its_runner(&error))
@@ -762,26 +847,111 @@ impl Lane {
         self.orders.as_mut().ok_or(gone)?.write_all(&text)
     }
 
-    fn receive(&mut self) -> io::Result<Output> {
-        let mut line = String::new();
-        if self.answers.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    /// The answer to the order that it does now.
+    fn receive(&mut self, order: &Order) -> io::Result<Output> {
+        let line = self
+            .answers
+            .next(runner::answers_within(order.time_limit))?;
+        let answer: Answer = serde_json::from_slice(&line)?;
+        match answer.number == order.number {
+            true => Ok(answer.into_output()),
+            false => Err(io::Error::other("it answered something else")),
         }
-        let answer: Answer = serde_json::from_str(&line)?;
-        Ok(answer.into_output())
     }
 
     /// Starts another runner, after all is gone that this one left behind.
     fn replace(&mut self) -> io::Result<()> {
-        let _ = self.child.kill();
-        runner::kill_marked(&runner::mark_of(self.child.id()));
-        *self = Self::start(&self.layout.clone())?;
+        self.kill();
+        *self = Self::start(&self.layout.clone(), &self.mark.clone())?;
         Ok(())
+    }
+
+    /// Kills it, and all that it started, wherever that is.
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        if !self.ends_within(ENDING) {
+            tracing::error!(event = "runner-cannot-be-killed", process = self.child.id());
+            return;
+        }
+        runner::kill_marked(runner::MARK, &self.name);
+        runner::kill_all_but(&running());
+    }
+
+    /// True when it ended, or ends in this time.
+    fn ends_within(&mut self, at_most: Duration) -> bool {
+        if self.has_ended {
+            return true;
+        }
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // Who cannot be watched is not there any more.
+        let end = id.and_then(|id| ChildEnd::of(id).ok());
+        if !end.is_none_or(|end| is_ready(&end, at_most)) {
+            return false;
+        }
+        let mut running = running();
+        // From here on its number may be another one's.
+        let _ = self.child.wait();
+        running.remove(&self.child.id());
+        self.has_ended = true;
+        drop(running);
+        platform::cgroup::remove(self.child.id());
+        true
     }
 }
 
+/// What a runner answers, line by line.
+struct Answers {
+    pipe: ChildStdout,
+    /// What came already.
+    read: Vec<u8>,
+}
+
+impl Answers {
+    /// More is no answer: a value and the end of STDERR are shorter.
+    const MOST: usize = 1 << 20;
+
+    /// # Errors
+    /// When it does not come in this time.
+    fn next(&mut self, at_most: Duration) -> io::Result<Vec<u8>> {
+        let begun = Instant::now();
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let rest = self.read.split_off(end + 1);
+                return Ok(std::mem::replace(&mut self.read, rest));
+            }
+            if self.read.len() > Self::MOST {
+                return Err(io::Error::other("it answered without an end"));
+            }
+            let left = at_most.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if !is_ready(&self.pipe, left) {
+                continue;
+            }
+            match self.pipe.read(&mut chunk)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                bytes => self.read.extend(&chunk[..bytes]),
+            }
+        }
+    }
+}
+
+fn is_ready(file: &impl AsFd, at_most: Duration) -> bool {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(at_most.subsec_nanos()),
+    };
+    let mut watched = [PollFd::new(file, PollFlags::IN)];
+    poll(&mut watched, Some(&timeout)).is_ok_and(|ready| ready > 0)
+}
+
 fn ended_with_its_runner(error: &io::Error) -> Output {
-    runner::stopped(format!("the program that ran it ended with it ({error})"))
+    runner::stopped(match error.kind() {
+        io::ErrorKind::TimedOut => "the program that ran it did not answer in time".to_owned(),
+        _ => format!("the program that ran it ended with it ({error})"),
+    })
 }
 
 /// Orders that a runner has at once: one runs, and the next one is there when it ends.
@@ -792,10 +962,11 @@ const SMALL: usize = 16 * 1024;
 /// Takes orders until none is left.
 fn work(
     layout: &Layout,
+    mark: &str,
     orders: &Mutex<VecDeque<(usize, Order)>>,
     done: &mpsc::Sender<(usize, Output)>,
 ) {
-    let mut lane = Lane::start(layout);
+    let mut lane = Lane::start(layout, mark);
     let mut asked: VecDeque<(usize, Order)> = VecDeque::new();
     loop {
         while let Some((at, order)) = next_order(orders, asked.len()) {
@@ -805,12 +976,12 @@ fn work(
             }
             asked.push_back((at, order));
         }
-        let Some((at, _)) = asked.pop_front() else {
+        let Some((at, order)) = asked.pop_front() else {
             return;
         };
         let output = match &mut lane {
             Err(error) => runner::stopped(format!("it cannot be run: {error}")),
-            Ok(running) => running.receive().unwrap_or_else(|error| {
+            Ok(running) => running.receive(&order).unwrap_or_else(|error| {
                 let replaced = running.replace();
                 for (_, order) in &asked {
                     let _ = running.send(order);

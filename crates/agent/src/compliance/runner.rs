@@ -4,7 +4,7 @@
 //!
 //! Which limit is enforced by what is a table in `docs/script-limits.md`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::os::fd::OwnedFd;
@@ -41,9 +41,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MORE_MEMORY: u64 = 128 << 20;
 const MORE_PROCESSES: usize = 64;
 
+/// How long an answer takes that is given at all: an order's time, until all is killed, and some more
+/// for a computer that has much to do.
+pub fn answers_within(time_limit: Period) -> Duration {
+    time_limit.std() + PATIENCE + Duration::from_secs(5)
+}
+
 /// A script to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
+    /// The answer has the same.
+    pub number: u64,
     pub script: Script,
     pub time_limit: Period,
     /// All of it.
@@ -55,6 +63,7 @@ pub struct Order {
 /// An [`Output`] on its way between two processes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
+    pub number: u64,
     stdout: String,
     printed: u64,
     stderr: String,
@@ -70,8 +79,9 @@ enum End {
 }
 
 impl Answer {
-    fn of(output: Output) -> Self {
+    fn of(number: u64, output: Output) -> Self {
         Self {
+            number,
             stdout: BASE64.encode(&output.stdout),
             printed: output.printed,
             stderr: BASE64.encode(&output.stderr),
@@ -103,6 +113,7 @@ impl Answer {
 /// # Errors
 /// When it cannot be prepared, or nobody listens any more.
 pub fn main() -> io::Result<()> {
+    platform::leave_terminal();
     let holds_memory =
         platform::cgroup::enter(MOST_MEMORY + MORE_MEMORY, MOST_PROCESSES + MORE_PROCESSES);
     platform::prepare_runner(holds_memory)?;
@@ -120,7 +131,7 @@ pub fn main() -> io::Result<()> {
         let Some(output) = output else {
             return Ok(());
         };
-        let mut answer = serde_json::to_vec(&Answer::of(output))?;
+        let mut answer = serde_json::to_vec(&Answer::of(order.number, output))?;
         answer.push(b'\n');
         answers.write_all(&answer)?;
         answers.flush()?;
@@ -210,7 +221,7 @@ fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
         .arg(file.path())
         .env_clear()
         .envs(order.environment.iter().map(|(key, value)| (key, value)))
-        .env(MARK, std::process::id().to_string())
+        .env(MARK, std::env::var_os(MARK).unwrap_or_default())
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -528,28 +539,50 @@ fn reap_all_but(script: Pid) {
     }
 }
 
-/// The environment's variable that tells which runner started a process.
-const MARK: &str = "PERENNIAL_RUNNER";
+/// The environment's variable that tells which runner started a process; the runner has it, too.
+pub const MARK: &str = "PERENNIAL_RUNNER";
 
-/// What the processes of a runner's scripts have in their environment.
-pub fn mark_of(runner: u32) -> String {
-    format!("{MARK}={runner}")
-}
-
-/// Kills what an evaluation, or a runner, that was killed left behind.
-pub fn kill_marked(marker: &str) {
+/// Kills what has this variable in its environment: an evaluation, or a runner, that was killed left
+/// it behind.
+pub fn kill_marked(name: &str, value: &str) {
+    let marker = format!("{name}={value}");
     for _ in 0..100 {
-        let found = platform::marked(marker);
+        let found = platform::marked(&marker);
         if found.is_empty() {
             return;
         }
         tracing::warn!(event = "scripts-left-behind", processes = found.len());
-        for process in &found {
-            let _ = kill_process(*process, Signal::STOP);
-        }
-        for process in found {
-            let _ = kill_process(process, Signal::KILL);
+        for signal in [Signal::STOP, Signal::KILL] {
+            for process in &found {
+                process.signal(signal);
+            }
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Kills all below this process, but these children and what is below them.
+pub fn kill_all_but(children: &BTreeSet<u32>) {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let mut orphans = platform::own_children();
+        orphans.retain(|child| {
+            let id = u32::try_from(child.as_raw_nonzero().get());
+            !id.is_ok_and(|id| children.contains(&id))
+        });
+        if orphans.is_empty() {
+            return;
+        }
+        let mut all = platform::descendants_of(&orphans);
+        all.extend(&orphans);
+        for signal in [Signal::STOP, Signal::KILL] {
+            for process in &all {
+                let _ = kill_process(*process, signal);
+            }
+        }
+        for orphan in orphans {
+            let _ = waitpid(Some(orphan), WaitOptions::NOHANG);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

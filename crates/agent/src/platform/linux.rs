@@ -28,8 +28,8 @@ use crate::platform::Layout;
 use super::Process;
 
 pub use containment::{
-    ChildEnd, ScriptFile, adopt_orphans, descendants, marked, own_children, own_memory,
-    prepare_runner, share_of_memory,
+    ChildEnd, ScriptFile, adopt_orphans, descendants, descendants_of, leave_terminal, marked,
+    own_children, own_memory, prepare_runner, share_of_memory,
 };
 pub use file_place::FilePlace;
 pub use mounts::{mounted_below, remove_folder};

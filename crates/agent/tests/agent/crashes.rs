@@ -83,3 +83,36 @@ async fn what_was_left_behind_is_killed_by_the_next_evaluation() {
     assert_eq!(place.states().await["r"].0, Compliant);
     assert_eq!(place.left_behind(), [""; 0]);
 }
+
+/// kill -9 of the agent while a remediation runs: the next evaluation discovers before it remediates.
+#[tokio::test]
+async fn killed_during_a_remediation_it_discovers_first() {
+    let place = Place::new();
+    let file = place.root().join("file");
+    let file = file.display();
+    let discovery = format!("echo d >> {file}.log; cat {file}; true");
+    let mend = format!(
+        "echo r >> {file}.log; [ -e {file}.again ] || {{ touch {file}.again; sleep 621; }}; \
+         echo right > {file}"
+    );
+    let checks = vec![
+        check("r", &discovery, "right")
+            .within("1h")
+            .remediated_by(&mend),
+    ];
+    place.deploy(vec![item_of("a", checks)]).await;
+    let mut child = std::process::Command::new(crate::place::program())
+        .arg("--root")
+        .arg(place.root())
+        .arg("evaluate")
+        .spawn()
+        .expect("it runs");
+    wait_until(|| std::path::Path::new(&format!("{file}.again")).exists()).await;
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    wait_until(|| place.left_behind().is_empty()).await;
+    assert_eq!(place.states().await["r"].0, Remediated);
+    let log = std::fs::read_to_string(format!("{file}.log")).expect("a log");
+    let log: String = log.split_whitespace().collect();
+    assert_eq!(log, "drdrd");
+}

@@ -3,7 +3,7 @@
 
 use domain::ComplianceState::{Compliant, Error};
 
-use crate::place::{Place, check, item_of};
+use crate::place::{Place, check, item_of, wait_until};
 
 /// A script is killed between mount(8) and umount(8). What it mounted is not deleted.
 #[tokio::test]
@@ -46,6 +46,86 @@ async fn what_a_script_mounted_is_not_deleted_with_its_folder() {
     assert!(!place.machine.layout.work().exists());
 }
 
+/// A runner that stands still, whose orders are read by its script, or in whose name the script
+/// answers, is replaced. The others have their results.
+#[tokio::test]
+async fn a_runner_that_does_not_answer_is_replaced() {
+    let place = Place::new();
+    let mut checks = vec![
+        check("stops its runner", "kill -STOP $PPID; sleep 615", "right"),
+        check(
+            "steals the next order",
+            "timeout 0.5 cat /proc/$PPID/fd/0 >/dev/null; echo right",
+            "right",
+        ),
+        check(
+            "answers nonsense",
+            "echo nonsense > /proc/$PPID/fd/1; sleep 616",
+            "right",
+        ),
+        check(
+            "answers for its runner",
+            r#"echo '{"number":1,"stdout":"cmlnaHQ=","printed":5,"stderr":"","ended":{"exit":0}}' \
+               > /proc/$PPID/fd/1; sleep 617"#,
+            "right",
+        ),
+    ];
+    checks.extend((0..8).map(|at| check(&format!("harmless {at}"), "echo right", "right")));
+    let checks = checks.into_iter().map(|check| check.within("1s"));
+    place
+        .deploy(vec![item_of("mischief", checks.collect())])
+        .await;
+    let states = place.states().await;
+    assert_eq!(states.len(), 12);
+    for (rule, told) in [
+        ("stops its runner", "did not answer in time"),
+        ("answers nonsense", "ended with it"),
+        ("answers for its runner", "ended with it"),
+    ] {
+        let (state, why) = &states[rule];
+        assert_eq!(*state, Error, "{rule}: {why}");
+        assert!(why.contains(told), "{rule}: {why}");
+    }
+    let (state, why) = &states["steals the next order"];
+    assert_eq!(*state, Compliant, "{why}");
+    let harmless = states.iter().filter(|(rule, _)| rule.contains("harmless"));
+    let failed: Vec<_> = harmless
+        .filter(|(_, (state, _))| *state != Compliant)
+        .collect();
+    // The stolen one has no value, and says so.
+    assert!(failed.len() <= 1, "{failed:?}");
+    for (_, (_, why)) in failed {
+        assert!(why.contains("did not answer in time"), "{why}");
+    }
+    assert_eq!(place.left_behind(), [""; 0]);
+}
+
+/// Ctrl-C on a terminal goes to all of the foreground's process group.
+#[tokio::test]
+async fn an_interrupted_evaluation_leaves_no_script_behind() {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    use std::os::unix::process::CommandExt;
+    for signal in [Signal::INT, Signal::HUP] {
+        let place = Place::new();
+        let mark = place.root().join("mark");
+        let script = format!("setsid sleep 618 & touch {}; sleep 619", mark.display());
+        let checks = vec![check("r", &script, "right").within("1h")];
+        place.deploy(vec![item_of("a", checks)]).await;
+        let mut child = std::process::Command::new(crate::place::program())
+            .arg("--root")
+            .arg(place.root())
+            .arg("evaluate")
+            .process_group(0)
+            .spawn()
+            .expect("it runs");
+        wait_until(|| mark.exists()).await;
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        kill_process_group(group.expect("an id"), signal).expect("sent");
+        child.wait().expect("ended");
+        wait_until(|| place.left_behind().is_empty()).await;
+    }
+}
+
 /// Orphans that ended are no processes any more, though nobody but the runner can take note of it.
 #[tokio::test]
 async fn what_ended_does_not_count() {
@@ -75,4 +155,28 @@ async fn a_script_is_for_root_alone() {
     for (rule, (state, why)) in place.states().await {
         assert_eq!(state, Compliant, "{rule}: {why}");
     }
+}
+
+/// Another agent's script has another mark; an at(1) job took the mark along, long ago.
+#[tokio::test]
+async fn who_has_no_mark_of_this_evaluation_lives() {
+    let place = Place::new();
+    place
+        .deploy(vec![item_of("a", vec![check("r", "echo right", "right")])])
+        .await;
+    place.states().await;
+    let mut innocent = std::process::Command::new("sleep")
+        .arg("620")
+        .env("PERENNIAL_EVALUATION", place.root().display().to_string())
+        .spawn()
+        .expect("it runs");
+    let ran = place.agent(
+        "evaluate",
+        &[("PERENNIAL_EVALUATION", &place.root().display().to_string())],
+    );
+    let lives = innocent.try_wait().expect("asked").is_none();
+    innocent.kill().expect("killed");
+    innocent.wait().expect("ended");
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    assert!(lives);
 }

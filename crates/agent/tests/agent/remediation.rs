@@ -217,3 +217,17 @@ async fn a_preference_gets_the_rules_value() {
     let own = place.machine.preferences().string("RenewalPeriod1");
     assert_eq!(own.as_deref(), Some("1728000"));
 }
+
+/// A script kills its runner, and left something behind that has no environment: it is gone before the
+/// next script runs.
+#[tokio::test]
+async fn nothing_of_a_killed_runner_is_there_for_the_next_script() {
+    let place = Place::new();
+    let discovery = "echo $(ps -eo args | grep -c '^sleep 62[3]')";
+    let mend = "env -i setsid sleep 623 & sleep 0.2; kill -9 $PPID; sleep 5";
+    let checks = vec![check("r", discovery, "right").remediated_by(mend)];
+    place.deploy(vec![item_of("a", checks)]).await;
+    let outcome = place.evaluate().await.expect("evaluated");
+    assert_eq!(outcome.found[0].state, RemediationFailed);
+    assert_eq!(outcome.found[0].value.as_deref(), Some("0"));
+}

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, getpid, nice, pidfd_open, set_child_subreaper, setrlimit,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, nice, pidfd_open, pidfd_send_signal,
+    set_child_subreaper, setrlimit, setsid,
 };
 
 /// Address space of one process.
@@ -47,6 +48,13 @@ pub fn prepare_runner(holds_memory: bool) -> io::Result<()> {
 /// Makes this process the parent of descendants that lose theirs.
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
+}
+
+/// Makes this process the head of a session of its own: what is typed on a terminal is for the one
+/// who started it.
+pub fn leave_terminal() {
+    // It may be the head of a group already: then it has one of its own.
+    let _ = setsid();
 }
 
 /// A script in memory that nobody can change. Its interpreter opens it as a file of this process, which
@@ -204,17 +212,40 @@ fn kilobytes(text: &str, names: &[&str]) -> u64 {
     values.sum::<u64>() * 1024
 }
 
-/// Processes that were started with `marker` in their environment.
-pub fn marked(marker: &str) -> Vec<Pid> {
-    let is_marked = |id: &i32| {
+/// A process that stays the same, whoever gets its number after it.
+pub struct Marked(OwnedFd);
+
+impl Marked {
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended.
+        let _ = pidfd_send_signal(&self.0, signal);
+    }
+}
+
+/// Processes that were started with `marker` in their environment, on this system: one that is seen in
+/// here from a container has an agent of its own. Never this process, or one that it comes from.
+pub fn marked(marker: &str) -> Vec<Marked> {
+    let mut own = vec![getpid()];
+    while let Some(parent) = own.last().and_then(|last| parent_of(*last)) {
+        own.push(parent);
+    }
+    let system = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
+    let own_system = system("self");
+    let is_marked = |id: Pid| {
+        let id = id.as_raw_nonzero();
         let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|variable| variable == marker.as_bytes())
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|variable| variable == marker.as_bytes())
+            && system(&id.to_string()) == own_system
     };
-    process_ids()
-        .filter(is_marked)
-        .filter_map(Pid::from_raw)
+    let found = process_ids().filter_map(Pid::from_raw);
+    found
+        .filter(|id| !own.contains(id) && is_marked(*id))
+        .filter_map(|id| {
+            let opened = pidfd_open(id, PidfdFlags::empty()).ok()?;
+            // Another one may have got the number meanwhile.
+            is_marked(id).then_some(Marked(opened))
+        })
         .collect()
 }
 
