@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use domain::compliance::{
-    BaselineName, ComplianceRule, Condition, Output, Reading, RemediationGuard, RemediationWindow,
-    Script, Setting, SettingSource, Verdict,
+    BaselineName, ComplianceRule, Condition, Output, Reading, RemediationWindow, Script, Setting,
+    SettingSource, Verdict,
 };
 use domain::{Clock, ComplianceState, Period, Rng, Timestamp, fault};
 use jiff::SignedDuration;
@@ -28,6 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::guard::Guards;
 use super::policy::{Owner, PolicyStore, Verifier};
 use super::preference::{self, Preference};
 use super::results::Found;
@@ -399,18 +400,13 @@ impl<'a> Evaluator<'a> {
             if !self.may_remediate(item) {
                 continue;
             }
-            match self.may_try(number) {
-                Ok(true) => {}
-                Ok(false) => {
-                    outcomes.insert(number, Some(KEEPS_COMING_BACK.to_owned()));
-                    continue;
-                }
-                Err(error) => {
-                    let why = format!("it was not tried, as it cannot be noted: {error}");
+            let mut guards = match self.may_try(number) {
+                Ok(guards) => guards,
+                Err(why) => {
                     outcomes.insert(number, Some(why));
                     continue;
                 }
-            }
+            };
             let rule_name = rule.name.to_string();
             self.tell(&Line::Remediating { rule: rule_name })?;
             fault::step("remediating");
@@ -436,27 +432,28 @@ impl<'a> Evaluator<'a> {
             let again = self.discover_again(item, setting, lane)?;
             judged = judge(item, setting, &again);
             outcomes.insert(number, why_not);
+            let verdict = judged.verdict(number).unwrap_or(&Verdict::NonCompliant);
+            let failure = reason(verdict, outcomes.get(&number)).map(|why| shown(&why));
+            if let Err(error) = guards.end(number, failure) {
+                tracing::warn!(event = "remediation-not-noted", %error);
+            }
         }
         self.report(&judged, &outcomes)
     }
 
-    /// Notes that a rule is remediated now, before it is; false when it was too often already.
-    fn may_try(&self, rule: RuleNumber) -> io::Result<bool> {
-        let file = self.layout.compliance().join("guard.json");
-        let mut guards: BTreeMap<RuleNumber, RemediationGuard> = match fs::read(&file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
-            read => serde_json::from_slice(&read?)?,
-        };
+    /// What a rule's remediations are noted in, with this one, before it runs.
+    ///
+    /// # Errors
+    /// Why it is not tried.
+    fn may_try(&self, rule: RuleNumber) -> Result<Guards, String> {
         let now = self.now();
-        guards.retain(|_, guard| !guard.is_idle(now));
-        let guard = guards.entry(rule).or_default();
-        if !guard.allows(now) {
-            return Ok(false);
+        let not_noted =
+            |error: io::Error| format!("it was not tried, as it cannot be noted: {error}");
+        let mut guards = Guards::read(self.layout, &self.plan.owner, now).map_err(not_noted)?;
+        match guards.refuses(rule, now) {
+            Some(why) => Err(why),
+            None => guards.begin(rule, now).map_err(not_noted).map(|()| guards),
         }
-        guard.note(now);
-        files::make_folder(&self.layout.compliance(), 0o700)?;
-        files::replace(&file, &serde_json::to_vec(&guards)?, 0o600)?;
-        Ok(true)
     }
 
     /// Why a preference could not be written.
@@ -588,16 +585,7 @@ impl<'a> Evaluator<'a> {
                 (Verdict::Error(_), None) => ComplianceState::Error,
                 (_, Some(_)) => ComplianceState::RemediationFailed,
             };
-            let reason = match (verdict, tried) {
-                (Verdict::Compliant, _) => None,
-                (_, Some(Some(why))) => Some(why.clone()),
-                (Verdict::Error(why), Some(None)) => Some(format!("after the remediation: {why}")),
-                (Verdict::Error(why), None) => Some(why.clone()),
-                (Verdict::NonCompliant, Some(None)) => {
-                    Some("the remediation ran, and it is still not compliant".to_owned())
-                }
-                (Verdict::NonCompliant, None) => None,
-            };
+            let reason = { reason(verdict, tried) };
             let value = match reading {
                 Reading::Value(value) => Some(value.as_str()),
                 Reading::Missing | Reading::Failed(_) => None,
@@ -641,8 +629,19 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-const KEEPS_COMING_BACK: &str = "keeps coming back: it was remediated 3 times in 24 hours and did not \
-     last; something else on this computer changes it";
+/// Why a rule stands as it does. `tried`: when it was remediated, why that did not help.
+fn reason(verdict: &Verdict, tried: Option<&Option<String>>) -> Option<String> {
+    match (verdict, tried) {
+        (Verdict::Compliant, _) => None,
+        (_, Some(Some(why))) => Some(why.clone()),
+        (Verdict::Error(why), Some(None)) => Some(format!("after the remediation: {why}")),
+        (Verdict::Error(why), None) => Some(why.clone()),
+        (Verdict::NonCompliant, Some(None)) => {
+            Some("the remediation ran, and it is still not compliant".to_owned())
+        }
+        (Verdict::NonCompliant, None) => None,
+    }
+}
 
 impl Judged<'_> {
     fn wants_remediation(&self) -> bool {

@@ -218,6 +218,46 @@ async fn a_preference_gets_the_rules_value() {
     assert_eq!(own.as_deref(), Some("1728000"));
 }
 
+#[tokio::test]
+async fn a_remediation_that_fails_three_times_says_why_and_not_that_it_did_not_last() {
+    let place = Place::new();
+    let failing = check("r", "echo wrong", "right").remediated_by("echo no way >&2; exit 7");
+    place.deploy(vec![item_of("a", vec![failing])]).await;
+    for evaluation in 1..=5 {
+        place.clock.pass(60);
+        let (state, why) = place.states().await.remove("r").expect("a rule");
+        assert_eq!(state, RemediationFailed);
+        assert!(why.contains("status 7: no way"), "{evaluation}: {why}");
+        assert!(!why.contains("did not last"), "{evaluation}: {why}");
+        assert_eq!(
+            why.contains("3 times"),
+            evaluation > 3,
+            "{evaluation}: {why}"
+        );
+    }
+}
+
+/// Nobody knows what was remediated: nothing is, for as long as it could matter.
+#[tokio::test]
+async fn a_guard_that_is_unreadable_stops_remediations_for_a_day() {
+    let place = Place::new();
+    let file = place.root().join("file");
+    place
+        .deploy(vec![item_of("a", vec![file_says_right("r", &file)])])
+        .await;
+    let folder = place.machine.layout.compliance();
+    std::fs::write(folder.join("guard.json"), "broken").expect("written");
+    let (state, why) = place.states().await.remove("r").expect("a rule");
+    assert_eq!(state, RemediationFailed);
+    assert!(why.contains("could not be read"), "{why}");
+    assert!(folder.join("guard.json.unreadable").exists());
+    place.clock.pass(23 * 3600);
+    assert_eq!(place.states().await["r"].0, RemediationFailed);
+    assert_eq!(runs(&file), 0);
+    place.clock.pass(2 * 3600);
+    assert_eq!(place.states().await["r"].0, Remediated);
+}
+
 /// A script kills its runner, and left something behind that has no environment: it is gone before the
 /// next script runs.
 #[tokio::test]
