@@ -5,6 +5,7 @@
 //! Discoveries come first, two at once. Then remediations, one at a time, each followed by another
 //! discovery: what is remediated was found non-compliant by this very evaluation.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -23,13 +24,13 @@ use domain::compliance::{
 use domain::{Clock, ComplianceState, Period, Rng, Timestamp, fault};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use protocol::{BodyHash, CommandResult, ItemBody, RuleNumber, RuleResult};
+use protocol::{BodyHash, CommandResult, ItemBody, PolicyList, RuleNumber, RuleResult};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::guard::Guards;
-use super::policy::{Owner, PolicyStore, Verifier};
+use super::policy::{Owner, PolicyProblem, PolicyStore, Verifier};
 use super::preference::{self, Preference};
 use super::results::Found;
 use super::runner::{self, Answer, Order};
@@ -131,6 +132,10 @@ struct Evaluator<'a> {
     clock: &'a dyn Clock,
     rng: &'a dyn Rng,
     plan: Plan,
+    /// When the list ends.
+    expires_at: Timestamp,
+    /// How many remediations there were.
+    remediations: usize,
     /// Of all that this evaluation starts.
     mark: String,
     /// By `clock`, when `plan.now` was.
@@ -143,10 +148,38 @@ struct Evaluator<'a> {
 
 /// A configuration item to evaluate.
 struct Item {
+    hash: BodyHash,
     body: ItemBody,
+    /// Those of its rules that are evaluated here. Two revisions of an item share the rules that are the
+    /// same: one of them has each.
+    rules: BTreeMap<RuleNumber, Deployed>,
+}
+
+/// Where a rule is deployed.
+#[derive(Default, Clone)]
+struct Deployed {
     baselines: Vec<BaselineName>,
-    /// When it may be remediated: one of these windows, or always.
+    /// The bodies that it is in.
+    bodies: Vec<BodyHash>,
+    /// When it may be remediated: in one of these windows, or always. One of its deployments says so,
+    /// whichever of them is due.
     remediation: Vec<Option<RemediationWindow>>,
+}
+
+impl Item {
+    /// The rules that are evaluated here.
+    fn own_rules(&self) -> impl Iterator<Item = (RuleNumber, &ComplianceRule)> {
+        let rules = self.body.rules();
+        rules.filter(|(number, _)| self.rules.contains_key(number))
+    }
+
+    fn settings(&self) -> impl Iterator<Item = &Setting> {
+        let settings = self.body.content.settings().iter();
+        settings.filter(|setting| {
+            let mut rules = self.own_rules();
+            rules.any(|(_, rule)| rule.setting == setting.name)
+        })
+    }
 }
 
 /// What a discovery gave.
@@ -160,6 +193,17 @@ struct Judged<'i> {
     item: &'i Item,
     setting: &'i Setting,
     verdicts: Vec<(RuleNumber, &'i ComplianceRule, Reading, Verdict)>,
+    /// After so many remediations.
+    after: usize,
+}
+
+/// Of the rules of one setting.
+#[derive(Default)]
+struct Remediated {
+    /// Those that were remediated, and why that did not help.
+    outcomes: BTreeMap<RuleNumber, Option<String>>,
+    /// Those that were not, and why.
+    not_tried: BTreeMap<RuleNumber, String>,
 }
 
 /// The environment's variable by which all that an evaluation started is known again. Its value is this
@@ -207,6 +251,8 @@ impl<'a> Evaluator<'a> {
             clock,
             rng,
             plan,
+            expires_at: Timestamp::MAX,
+            remediations: 0,
             mark,
             folder,
             environment: environment
@@ -244,28 +290,27 @@ impl<'a> Evaluator<'a> {
             content.applies_to(&self.plan.os_name, &self.plan.os_version)
         });
         for item in others {
-            for (number, rule) in item.body.rules() {
+            for (number, rule) in item.own_rules() {
                 let state = ComplianceState::NotApplicable;
                 self.found(item, number, rule, state, None, None)?;
             }
         }
         let settings: Vec<(&Item, &Setting)> = apply
             .iter()
-            .flat_map(|item| {
-                let settings = item.body.content.settings().iter();
-                settings.map(|setting| (*item, setting))
-            })
+            .flat_map(|item| item.settings().map(|setting| (*item, setting)))
             .collect();
         fault::step("discovering");
         let mut to_remediate = Vec::new();
         self.discover_all(&settings, |evaluator, judged| {
             fault::step("discovered");
             evaluator.tell(&Line::Discovered)?;
-            if judged.wants_remediation() && evaluator.may_remediate(judged.item) {
+            let wanting = judged.wanting().into_iter();
+            let mut wanting = wanting.map(|(number, _)| &judged.item.rules[&number]);
+            if wanting.any(|deployed| evaluator.may_remediate(deployed)) {
                 to_remediate.push(judged);
                 Ok(())
             } else {
-                evaluator.report(&judged, &BTreeMap::new())
+                evaluator.report(&judged, &Remediated::default())
             }
         })?;
         if to_remediate.is_empty() {
@@ -282,51 +327,45 @@ impl<'a> Evaluator<'a> {
     fn items(&mut self, deployments: &[i64]) -> io::Result<Option<Vec<Item>>> {
         let store = PolicyStore::new(self.layout);
         let mut verifier = Verifier::new(self.plan.owner.clone(), self.plan.now);
-        let list = match store.list(&mut verifier) {
-            Ok(list) => list,
-            Err(problem) => {
-                self.tell(&Line::Refused(format!("the policy list: {problem}")))?;
-                return Ok(None);
+        let (list, bodies) = loop {
+            let list = match store.list(&mut verifier) {
+                Ok(list) => list,
+                Err(problem) => {
+                    self.tell(&Line::Refused(format!("the policy list: {problem}")))?;
+                    return Ok(None);
+                }
+            };
+            let bodies = bodies_of(&list, &store, &mut verifier);
+            // Bodies go when another list came that does not name them.
+            let is_missing = |body: &Result<_, _>| matches!(body, Err(PolicyProblem::Missing));
+            let any_missing = bodies.iter().any(|(_, body)| is_missing(body));
+            let mut is_same = || {
+                store
+                    .list(&mut verifier)
+                    .is_ok_and(|now| now.version == list.version)
+            };
+            if !any_missing || is_same() {
+                break (list, bodies);
             }
         };
-        let mut hashes: Vec<BodyHash> = Vec::new();
-        for hash in list.deployments.iter().flat_map(|one| &one.items) {
-            if !hashes.contains(hash) {
-                hashes.push(*hash);
-            }
-        }
-        let (mut items, mut rules) = (Vec::new(), Vec::new());
-        for hash in hashes {
-            let body = match store.body(&mut verifier, hash) {
-                Ok(body) => body,
+        self.expires_at = list.expires_at;
+        let mut good: Vec<(BodyHash, ItemBody)> = Vec::new();
+        for (hash, body) in bodies {
+            match body {
+                Ok(body) => good.push((hash, body)),
                 Err(problem) => {
                     let why = problem.to_string();
                     self.tell(&Line::Broken { body: hash, why })?;
-                    continue;
                 }
-            };
-            rules.extend(&body.rules);
-            let of = || {
-                list.deployments
-                    .iter()
-                    .filter(|one| one.items.contains(&hash))
-            };
-            // A rule is remediated when one of its deployments says so, whichever of them is due.
-            let remediation = of().filter(|one| one.remediate);
-            let item = Item {
-                body,
-                baselines: of().map(|one| one.baseline.clone()).collect(),
-                remediation: remediation.map(|one| one.remediation_window).collect(),
-            };
-            if of().any(|one| deployments.contains(&one.number)) {
-                items.push(item);
             }
         }
         let os = (&self.plan.os_name, &self.plan.os_version);
+        let applies = |body: &ItemBody| body.content.applies_to(os.0, os.1);
+        let (items, rules) = items_of(&list, good, deployments, applies);
         let settings = items
             .iter()
-            .filter(|item| item.body.content.applies_to(os.0, os.1))
-            .map(|item| item.body.content.settings().len())
+            .filter(|item| applies(&item.body))
+            .map(|item| item.settings().count())
             .sum();
         self.tell(&Line::Begun { rules, settings })?;
         Ok(Some(items))
@@ -347,9 +386,10 @@ impl<'a> Evaluator<'a> {
                     ..
                 } => orders.push_back((at, self.order_for(item, setting, discovery, *time_limit))),
                 SettingSource::Preference { .. } => {
+                    self.ends_with_the_list()?;
                     let discovery = self.preference(setting).map(|found| found.discover());
                     if let Some(found) = discovery {
-                        let judged = judge(item, setting, &Discovery::Preference(found));
+                        let judged = judge(item, setting, &Discovery::Preference(found), 0);
                         take(self, judged)?;
                     }
                 }
@@ -358,19 +398,35 @@ impl<'a> Evaluator<'a> {
         let lanes = RUNNERS.min(orders.len());
         let orders = Arc::new(Mutex::new(orders));
         let (done, outputs) = mpsc::channel();
+        // How long the list is in force yet, and the clock by which that is told.
+        let (clock, begun) = (self.clock, self.begun);
+        let in_force = self.expires_at.duration_since(self.plan.now);
+        let is_over = move |wait: SignedDuration| clock.elapsed() - begun + wait >= in_force;
         std::thread::scope(|scope| {
             for _ in 0..lanes {
                 let (orders, done) = (orders.clone(), done.clone());
                 let (layout, mark) = (self.layout, self.mark.clone());
-                scope.spawn(move || work(layout, &mark, &orders, &done));
+                scope.spawn(move || work(layout, &mark, &orders, &done, &is_over));
             }
             drop(done);
             for (at, output) in outputs {
                 let (item, setting) = settings[at];
-                take(self, judge(item, setting, &Discovery::Script(output)))?;
+                take(self, judge(item, setting, &Discovery::Script(output), 0))?;
             }
-            Ok(())
+            match orders.lock().is_ok_and(|orders| orders.is_empty()) {
+                true => Ok(()),
+                false => Err(list_is_over()),
+            }
         })
+    }
+
+    /// # Errors
+    /// When the list is not in force any more: nothing begins then.
+    fn ends_with_the_list(&self) -> io::Result<()> {
+        match self.now() < self.expires_at {
+            true => Ok(()),
+            false => Err(list_is_over()),
+        }
     }
 
     /// A process that runs scripts.
@@ -379,37 +435,41 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Remediates what a setting's rules ask for, discovers again, and tells how they stand.
-    fn remediate(&mut self, mut judged: Judged<'_>, lane: &mut Lane) -> io::Result<()> {
+    fn remediate<'i>(&mut self, mut judged: Judged<'i>, lane: &mut Lane) -> io::Result<()> {
         let (item, setting) = (judged.item, judged.setting);
-        let wanting: Vec<(RuleNumber, &ComplianceRule)> = judged
-            .verdicts
-            .iter()
-            .filter(|(_, rule, _, verdict)| rule.remediate && *verdict == Verdict::NonCompliant)
-            .map(|(number, rule, _, _)| (*number, *rule))
-            .collect();
-        // Why each of them is not compliant after all that was done.
-        let mut outcomes: BTreeMap<RuleNumber, Option<String>> = BTreeMap::new();
+        self.ends_with_the_list()?;
+        // What was found before another remediation may not be so any more.
+        if judged.after < self.remediations {
+            judged = self.judge_again(&judged, lane)?;
+        }
+        let mut done = Remediated::default();
         let mut script_ran = None;
-        for (number, rule) in wanting {
+        for (number, rule) in judged.wanting() {
             // What was done for another rule of the setting may have been enough.
             if judged.verdict(number) == Some(&Verdict::Compliant) {
-                outcomes.insert(number, None);
+                done.outcomes.insert(number, None);
                 continue;
             }
             // The window may have ended while other scripts ran.
-            if !self.may_remediate(item) {
+            let deployed = &item.rules[&number];
+            if !self.may_remediate(deployed) {
+                continue;
+            }
+            if let Err(why) = self.policy_still_says_so(item, deployed) {
+                done.not_tried.insert(number, why);
                 continue;
             }
             let mut guards = match self.may_try(number) {
                 Ok(guards) => guards,
                 Err(why) => {
-                    outcomes.insert(number, Some(why));
+                    done.outcomes.insert(number, Some(why));
                     continue;
                 }
             };
             let rule_name = rule.name.to_string();
             self.tell(&Line::Remediating { rule: rule_name })?;
             fault::step("remediating");
+            self.remediations += 1;
             let why_not = match &setting.source {
                 SettingSource::Script {
                     remediation: Some(script),
@@ -429,16 +489,15 @@ impl<'a> Evaluator<'a> {
                 SettingSource::Preference { .. } => self.write_preference(setting, rule),
             };
             fault::step("remediated");
-            let again = self.discover_again(item, setting, lane)?;
-            judged = judge(item, setting, &again);
-            outcomes.insert(number, why_not);
+            judged = self.judge_again(&judged, lane)?;
+            done.outcomes.insert(number, why_not);
             let verdict = judged.verdict(number).unwrap_or(&Verdict::NonCompliant);
-            let failure = reason(verdict, outcomes.get(&number)).map(|why| shown(&why));
+            let failure = reason(verdict, done.outcomes.get(&number)).map(|why| shown(&why));
             if let Err(error) = guards.end(number, failure) {
                 tracing::warn!(event = "remediation-not-noted", %error);
             }
         }
-        self.report(&judged, &outcomes)
+        self.report(&judged, &done)
     }
 
     /// What a rule's remediations are noted in, with this one, before it runs.
@@ -456,6 +515,24 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// Reads the list again: another one may have come, and this one may have ended.
+    ///
+    /// # Errors
+    /// Why nothing is remediated.
+    fn policy_still_says_so(&self, item: &Item, deployed: &Deployed) -> Result<(), String> {
+        let mut verifier = Verifier::new(self.plan.owner.clone(), self.now());
+        let list = PolicyStore::new(self.layout).list(&mut verifier);
+        let list =
+            list.map_err(|problem| format!("it was not remediated: the policy list: {problem}"))?;
+        let mut all = list.deployments.iter();
+        let is_listed = all.any(|one| one.items.contains(&item.hash));
+        let says_so = deployed_in(&list, &deployed.bodies);
+        match is_listed && self.may_remediate(&says_so) {
+            true => Ok(()),
+            false => Err("it was not remediated, as the policy changed meanwhile".to_owned()),
+        }
+    }
+
     /// Why a preference could not be written.
     fn write_preference(&self, setting: &Setting, rule: &ComplianceRule) -> Option<String> {
         let expected = match &rule.condition {
@@ -469,13 +546,10 @@ impl<'a> Evaluator<'a> {
         written.err().map(|error| error.to_string())
     }
 
-    fn discover_again(
-        &self,
-        item: &Item,
-        setting: &Setting,
-        lane: &mut Lane,
-    ) -> io::Result<Discovery> {
-        Ok(match &setting.source {
+    /// Discovers a setting again, and judges its rules.
+    fn judge_again<'i>(&self, judged: &Judged<'i>, lane: &mut Lane) -> io::Result<Judged<'i>> {
+        let (item, setting) = (judged.item, judged.setting);
+        let again = match &setting.source {
             SettingSource::Script {
                 discovery,
                 time_limit,
@@ -488,7 +562,8 @@ impl<'a> Evaluator<'a> {
                 self.preference(setting)
                     .map_or(Ok(None), |found| found.discover()),
             ),
-        })
+        };
+        Ok(judge(item, setting, &again, self.remediations))
     }
 
     fn preference<'s>(&self, setting: &'s Setting) -> Option<Preference<'s>>
@@ -508,7 +583,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn may_remediate(&self, item: &Item) -> bool {
+    fn may_remediate(&self, deployed: &Deployed) -> bool {
         let Task::Evaluate {
             remediate: true, ..
         } = self.plan.task
@@ -519,7 +594,7 @@ impl<'a> Evaluator<'a> {
         let open = |window: &Option<RemediationWindow>| {
             window.is_none_or(|window| window.holds(now, &zone))
         };
-        item.remediation.iter().any(open)
+        deployed.remediation.iter().any(open)
     }
 
     fn now(&self) -> Timestamp {
@@ -569,15 +644,10 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Tells how the rules of a setting stand. `outcomes`: those that were remediated, and why that
-    /// did not help.
-    fn report(
-        &mut self,
-        judged: &Judged<'_>,
-        outcomes: &BTreeMap<RuleNumber, Option<String>>,
-    ) -> io::Result<()> {
+    /// Tells how the rules of a setting stand.
+    fn report(&mut self, judged: &Judged<'_>, done: &Remediated) -> io::Result<()> {
         for (number, rule, reading, verdict) in &judged.verdicts {
-            let tried = outcomes.get(number);
+            let tried = done.outcomes.get(number);
             let state = match (verdict, tried) {
                 (Verdict::Compliant, None) => ComplianceState::Compliant,
                 (Verdict::Compliant, Some(_)) => ComplianceState::Remediated,
@@ -585,7 +655,10 @@ impl<'a> Evaluator<'a> {
                 (Verdict::Error(_), None) => ComplianceState::Error,
                 (_, Some(_)) => ComplianceState::RemediationFailed,
             };
-            let reason = { reason(verdict, tried) };
+            let reason = match (state, reason(verdict, tried)) {
+                (ComplianceState::NonCompliant, None) => done.not_tried.get(number).cloned(),
+                (_, reason) => reason,
+            };
             let value = match reading {
                 Reading::Value(value) => Some(value.as_str()),
                 Reading::Missing | Reading::Failed(_) => None,
@@ -609,7 +682,7 @@ impl<'a> Evaluator<'a> {
             item: item.body.item.clone(),
             name: rule.name.clone(),
             severity: rule.severity,
-            baselines: item.baselines.clone(),
+            baselines: item.rules[&number].baselines.clone(),
             state,
             value: value.map(shown),
             reason: reason.map(shown),
@@ -629,6 +702,83 @@ impl<'a> Evaluator<'a> {
     }
 }
 
+/// The bodies of a list, each once.
+fn bodies_of(
+    list: &PolicyList,
+    store: &PolicyStore,
+    verifier: &mut Verifier,
+) -> Vec<(BodyHash, Result<ItemBody, PolicyProblem>)> {
+    let mut hashes: Vec<BodyHash> = Vec::new();
+    for hash in list.deployments.iter().flat_map(|one| &one.items) {
+        if !hashes.contains(hash) {
+            hashes.push(*hash);
+        }
+    }
+    let read = |hash| (hash, store.body(verifier, hash));
+    hashes.into_iter().map(read).collect()
+}
+
+/// The items of these deployments, each rule in one of them, and all rules of the policy.
+fn items_of(
+    list: &PolicyList,
+    bodies: Vec<(BodyHash, ItemBody)>,
+    deployments: &[i64],
+    applies: impl Fn(&ItemBody) -> bool,
+) -> (Vec<Item>, Vec<RuleNumber>) {
+    let mut within: BTreeMap<RuleNumber, Vec<BodyHash>> = BTreeMap::new();
+    for (hash, body) in &bodies {
+        for number in &body.rules {
+            within.entry(*number).or_default().push(*hash);
+        }
+    }
+    let rules = within.keys().copied().collect();
+    let is_due = |hash: &BodyHash| {
+        let mut all = list.deployments.iter();
+        all.any(|one| deployments.contains(&one.number) && one.items.contains(hash))
+    };
+    let mut due: Vec<(BodyHash, ItemBody)> = bodies;
+    due.retain(|(hash, _)| is_due(hash));
+    // A rule that several revisions have is one of the newest that is for this system.
+    due.sort_by_key(|(_, body)| Reverse((applies(body), body.revision)));
+    let mut items = Vec::new();
+    for (hash, body) in due {
+        let mut own = BTreeMap::new();
+        for number in &body.rules {
+            if let Some(bodies) = within.remove(number) {
+                own.insert(*number, deployed_in(list, &bodies));
+            }
+        }
+        items.push(Item {
+            hash,
+            body,
+            rules: own,
+        });
+    }
+    (items, rules)
+}
+
+/// What a list says of a rule that is in these bodies.
+fn deployed_in(list: &PolicyList, bodies: &[BodyHash]) -> Deployed {
+    let mut deployed = Deployed {
+        bodies: bodies.to_vec(),
+        ..Deployed::default()
+    };
+    for one in &list.deployments {
+        if !one.items.iter().any(|item| bodies.contains(item)) {
+            continue;
+        }
+        deployed.baselines.push(one.baseline.clone());
+        if one.remediate {
+            deployed.remediation.push(one.remediation_window);
+        }
+    }
+    deployed
+}
+
+fn list_is_over() -> io::Error {
+    io::Error::other("the policy list ended while it was evaluated")
+}
+
 /// Why a rule stands as it does. `tried`: when it was remediated, why that did not help.
 fn reason(verdict: &Verdict, tried: Option<&Option<String>>) -> Option<String> {
     match (verdict, tried) {
@@ -643,10 +793,14 @@ fn reason(verdict: &Verdict, tried: Option<&Option<String>>) -> Option<String> {
     }
 }
 
-impl Judged<'_> {
-    fn wants_remediation(&self) -> bool {
-        let mut verdicts = self.verdicts.iter();
-        verdicts.any(|(_, rule, _, verdict)| rule.remediate && *verdict == Verdict::NonCompliant)
+impl<'i> Judged<'i> {
+    /// The rules that ask to be remediated.
+    fn wanting(&self) -> Vec<(RuleNumber, &'i ComplianceRule)> {
+        let wants = self
+            .verdicts
+            .iter()
+            .filter(|(_, rule, _, verdict)| rule.remediate && *verdict == Verdict::NonCompliant);
+        wants.map(|(number, rule, _, _)| (*number, *rule)).collect()
     }
 
     fn verdict(&self, number: RuleNumber) -> Option<&Verdict> {
@@ -656,11 +810,14 @@ impl Judged<'_> {
     }
 }
 
-fn judge<'i>(item: &'i Item, setting: &'i Setting, discovery: &Discovery) -> Judged<'i> {
-    let rules = item
-        .body
-        .rules()
-        .filter(|(_, rule)| rule.setting == setting.name);
+fn judge<'i>(
+    item: &'i Item,
+    setting: &'i Setting,
+    discovery: &Discovery,
+    after: usize,
+) -> Judged<'i> {
+    let rules = item.own_rules();
+    let rules = rules.filter(|(_, rule)| rule.setting == setting.name);
     let verdicts = rules.map(|(number, rule)| {
         let reading = match discovery {
             Discovery::Script(output) => output.reading(setting.data_type, &rule.condition),
@@ -673,6 +830,7 @@ fn judge<'i>(item: &'i Item, setting: &'i Setting, discovery: &Discovery) -> Jud
         item,
         setting,
         verdicts: verdicts.collect(),
+        after,
     }
 }
 
@@ -958,17 +1116,27 @@ const AHEAD: usize = 2;
 /// What fits into a pipe beside another one.
 const SMALL: usize = 16 * 1024;
 
-/// Takes orders until none is left.
+/// Takes orders until none is left, or `is_over`: in a while, or now.
 fn work(
     layout: &Layout,
     mark: &str,
     orders: &Mutex<VecDeque<(usize, Order)>>,
     done: &mpsc::Sender<(usize, Output)>,
+    is_over: &impl Fn(SignedDuration) -> bool,
 ) {
     let mut lane = Lane::start(layout, mark);
     let mut asked: VecDeque<(usize, Order)> = VecDeque::new();
     loop {
-        while let Some((at, order)) = next_order(orders, asked.len()) {
+        loop {
+            // What it has already comes first.
+            let limits = asked.iter().map(|(_, order)| order.time_limit);
+            let wait = limits.map(runner::answers_within).sum::<Duration>();
+            if is_over(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)) {
+                break;
+            }
+            let Some((at, order)) = next_order(orders, asked.len()) else {
+                break;
+            };
             if let Ok(lane) = &mut lane {
                 // When it cannot be sent there will be no answer, either.
                 let _ = lane.send(&order);
