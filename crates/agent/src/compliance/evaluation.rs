@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use domain::{BaselineName, ComplianceState, Severity, Timestamp, fault};
 use jiff::tz::TimeZone;
-use protocol::{CommandResult, Order, SignedDocument};
+use protocol::{CommandResult, Order, PolicyVersion, SignedDocument};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::Instant;
 
 use super::commands::Commands;
 use super::delivery::{self, read_results};
-use super::evaluator::{self, Line, Plan, Task};
+use super::evaluator::{self, Line, Plan, Task, Whole};
 use super::policy::{Owner, PolicyStore, Verifier};
 use super::results::{Found, Held};
 use super::runner;
@@ -129,13 +129,13 @@ pub async fn evaluate(
         return Ok(Outcome::default());
     };
     let task = Task::Evaluate {
-        deployments: deployments.clone(),
+        deployments,
         remediate,
     };
     let answered = ask(machine, owner.clone(), task, told).await?;
     fault::step("evaluated");
     let _lock = machine.lock().await?;
-    keep(machine, &owner, &deployments, answered)
+    keep(machine, &owner, answered)
 }
 
 /// The deployments to evaluate, noted as begun; none when there is nothing to do any more.
@@ -191,7 +191,10 @@ fn no_such_baseline(baseline: &BaselineName, schedule: &Schedule) -> Failure {
 /// What the evaluating process answered.
 #[derive(Default)]
 struct Answered {
+    version: Option<PolicyVersion>,
     rules: HashSet<protocol::RuleNumber>,
+    /// Deployments all of whose items were evaluated.
+    whole: Vec<Whole>,
     found: Vec<Found>,
     broken: Vec<(protocol::BodyHash, String)>,
     tested: Option<String>,
@@ -244,7 +247,16 @@ async fn ask(
         };
         told(&line);
         match line {
-            Line::Begun { rules, .. } => answered.rules.extend(rules),
+            Line::Begun {
+                version,
+                rules,
+                deployments,
+                settings: _,
+            } => {
+                answered.version = Some(version);
+                answered.rules.extend(rules);
+                answered.whole = deployments;
+            }
             Line::Broken { body, why } => answered.broken.push((body, why)),
             Line::Found(found) => answered.found.push(found),
             Line::Tested(text) => answered.tested = Some(text),
@@ -261,13 +273,15 @@ async fn ask(
 }
 
 /// Keeps what was found out, also by an evaluation that was cut off.
-fn keep(
-    machine: &Machine,
-    owner: &Owner,
-    deployments: &[i64],
-    answered: Answered,
-) -> Result<Outcome, Failure> {
+fn keep(machine: &Machine, owner: &Owner, answered: Answered) -> Result<Outcome, Failure> {
+    let schedule = schedule_of(machine, owner);
     for (body, why) in &answered.broken {
+        let planned = schedule.iter().flat_map(|schedule| &schedule.deployments);
+        let mut planned = planned.map(|planned| &planned.items);
+        // Another list came meanwhile: nobody misses it.
+        if !planned.any(|items| items.contains(body)) {
+            continue;
+        }
         PolicyStore::new(&machine.layout).remove_body(*body)?;
         let what = format!("the policy body {body} on this computer was refused: {why}");
         delivery::want_again(machine, what)?;
@@ -289,9 +303,12 @@ fn keep(
         note_event(held);
     }
     if answered.ended
-        && let Some(mut schedule) = schedule_of(machine, owner)
+        && answered.refused.is_none()
+        && let Some(mut schedule) = schedule
     {
-        schedule.ended(deployments, complete, machine.now(), &machine.boot);
+        let of_list = Some(schedule.version) == answered.version;
+        let (now, boot) = (machine.now(), &machine.boot);
+        schedule.ended(&answered.whole, complete && of_list, now, boot);
         schedule.write(&machine.layout)?;
     }
     if let Some(why) = answered.refused {

@@ -24,7 +24,9 @@ use domain::compliance::{
 use domain::{Clock, ComplianceState, Period, Rng, Timestamp, fault};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use protocol::{BodyHash, CommandResult, ItemBody, PolicyList, RuleNumber, RuleResult};
+use protocol::{
+    BodyHash, CommandResult, ItemBody, PolicyList, PolicyVersion, RuleNumber, RuleResult,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -71,8 +73,12 @@ pub enum Task {
 #[serde(rename_all = "kebab-case")]
 pub enum Line {
     Begun {
+        /// The list that is evaluated.
+        version: PolicyVersion,
         /// The rules of the whole policy.
         rules: Vec<RuleNumber>,
+        /// All of whose items are evaluated.
+        deployments: Vec<Whole>,
         settings: usize,
     },
     /// A body that is not what the site signed. Its rules are not evaluated.
@@ -91,6 +97,13 @@ pub enum Line {
     Refused(String),
     /// All was done.
     Ended,
+}
+
+/// A deployment that is evaluated as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    pub number: i64,
+    pub items: Vec<BodyHash>,
 }
 
 /// Set when the agent went away: nothing begins any more.
@@ -359,6 +372,15 @@ impl<'a> Evaluator<'a> {
                 }
             }
         }
+        let whole = list.deployments.iter().filter(|one| {
+            let is_good = |item: &BodyHash| good.iter().any(|(hash, _)| hash == item);
+            deployments.contains(&one.number) && one.items.iter().all(is_good)
+        });
+        let whole = whole.map(|one| Whole {
+            number: one.number,
+            items: one.items.clone(),
+        });
+        let whole = whole.collect();
         let os = (&self.plan.os_name, &self.plan.os_version);
         let applies = |body: &ItemBody| body.content.applies_to(os.0, os.1);
         let (items, rules) = items_of(&list, good, deployments, applies);
@@ -367,7 +389,12 @@ impl<'a> Evaluator<'a> {
             .filter(|item| applies(&item.body))
             .map(|item| item.settings().count())
             .sum();
-        self.tell(&Line::Begun { rules, settings })?;
+        self.tell(&Line::Begun {
+            version: list.version,
+            rules,
+            deployments: whole,
+            settings,
+        })?;
         Ok(Some(items))
     }
 
