@@ -188,6 +188,10 @@ fn no_such_baseline(baseline: &BaselineName, schedule: &Schedule) -> Failure {
     ))
 }
 
+/// Results are kept after so many, or after such a time: who is killed loses no more.
+const MOST_UNKEPT: usize = 50;
+const LONGEST_UNKEPT: Duration = Duration::from_secs(30);
+
 /// What the evaluating process answered.
 #[derive(Default)]
 struct Answered {
@@ -196,10 +200,60 @@ struct Answered {
     /// Deployments all of whose items were evaluated.
     whole: Vec<Whole>,
     found: Vec<Found>,
+    /// How many of them are on disk.
+    kept: usize,
+    /// How many results are news.
+    changed: usize,
     broken: Vec<(protocol::BodyHash, String)>,
     tested: Option<String>,
     refused: Option<String>,
     ended: bool,
+}
+
+impl Answered {
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::Begun {
+                version,
+                rules,
+                deployments,
+                settings: _,
+            } => {
+                self.version = Some(version);
+                self.rules.extend(rules);
+                self.whole = deployments;
+            }
+            Line::Broken { body, why } => self.broken.push((body, why)),
+            Line::Found(found) => self.found.push(found),
+            Line::Tested(text) => self.tested = Some(text),
+            Line::Refused(why) => self.refused = Some(why),
+            Line::Ended => self.ended = true,
+            Line::Discovered | Line::Remediating { .. } => {}
+        }
+    }
+
+    fn unkept(&self) -> &[Found] {
+        &self.found[self.kept..]
+    }
+
+    /// Keeps what was found out and is not on disk yet. `all`: as [`Results::take`] wants it. The caller
+    /// holds the machine's lock.
+    fn keep(
+        &mut self,
+        machine: &Machine,
+        owner: &Owner,
+        all: Option<&HashSet<protocol::RuleNumber>>,
+    ) -> Result<(), Failure> {
+        let mut results = read_results(machine, owner);
+        let changed = results.take(self.unkept().to_vec(), all, machine.best_time());
+        results.write(&machine.layout)?;
+        self.kept = self.found.len();
+        self.changed += changed.len();
+        for held in &changed {
+            note_event(held);
+        }
+        Ok(())
+    }
 }
 
 /// Starts the evaluating process and listens until it ends.
@@ -211,7 +265,7 @@ async fn ask(
 ) -> Result<Answered, Failure> {
     let facts = (machine.facts)();
     let plan = Plan {
-        owner,
+        owner: owner.clone(),
         now: machine.best_time(),
         // A distribution's name is no version that a rule compares with.
         os_version: match facts.os_name.as_str() {
@@ -241,29 +295,36 @@ async fn ask(
     plan.write_all(&text).await?;
     plan.flush().await?;
     let mut answered = Answered::default();
-    while let Some(line) = lines.next_line().await? {
-        let Ok(line) = serde_json::from_str::<Line>(&line) else {
-            continue;
-        };
-        told(&line);
-        match line {
-            Line::Begun {
-                version,
-                rules,
-                deployments,
-                settings: _,
-            } => {
-                answered.version = Some(version);
-                answered.rules.extend(rules);
-                answered.whole = deployments;
+    let mut keep_at = None;
+    loop {
+        let next = async {
+            match keep_at {
+                None => Ok(lines.next_line().await),
+                Some(at) => tokio::time::timeout_at(at, lines.next_line()).await,
             }
-            Line::Broken { body, why } => answered.broken.push((body, why)),
-            Line::Found(found) => answered.found.push(found),
-            Line::Tested(text) => answered.tested = Some(text),
-            Line::Refused(why) => answered.refused = Some(why),
-            Line::Ended => answered.ended = true,
-            Line::Discovered | Line::Remediating { .. } => {}
+        };
+        let mut is_time = false;
+        match next.await {
+            Err(_) => is_time = true,
+            Ok(line) => {
+                let Some(line) = line? else { break };
+                let Ok(line) = serde_json::from_str::<Line>(&line) else {
+                    continue;
+                };
+                told(&line);
+                // What was done to the computer is told, whatever comes next.
+                is_time |= matches!(&line, Line::Found(found) if was_remediated(found));
+                answered.take(line);
+            }
         }
+        if is_time || answered.unkept().len() >= MOST_UNKEPT {
+            let _lock = machine.lock().await?;
+            answered.keep(machine, &owner, None)?;
+        }
+        keep_at = match answered.unkept() {
+            [] => None,
+            _ => keep_at.or_else(|| Some(Instant::now() + LONGEST_UNKEPT)),
+        };
     }
     let status = child.wait().await?;
     if !answered.ended {
@@ -272,8 +333,13 @@ async fn ask(
     Ok(answered)
 }
 
+fn was_remediated(found: &Found) -> bool {
+    use ComplianceState::{Remediated, RemediationFailed};
+    matches!(found.state, Remediated | RemediationFailed)
+}
+
 /// Keeps what was found out, also by an evaluation that was cut off.
-fn keep(machine: &Machine, owner: &Owner, answered: Answered) -> Result<Outcome, Failure> {
+fn keep(machine: &Machine, owner: &Owner, mut answered: Answered) -> Result<Outcome, Failure> {
     let schedule = schedule_of(machine, owner);
     for (body, why) in &answered.broken {
         let planned = schedule.iter().flat_map(|schedule| &schedule.deployments);
@@ -290,17 +356,11 @@ fn keep(machine: &Machine, owner: &Owner, answered: Answered) -> Result<Outcome,
         delivery::want_again(machine, format!("nothing runs: {why}"))?;
     }
     let complete = answered.ended && answered.broken.is_empty() && answered.refused.is_none();
-    // Without the whole policy nobody knows which rules are gone.
-    let all = complete.then_some(&answered.rules);
-    let mut results = read_results(machine, owner);
-    let mut changed = Vec::new();
-    if answered.refused.is_none() && (answered.ended || !answered.found.is_empty()) {
-        changed = results.take(answered.found.clone(), all, machine.best_time());
-        results.write(&machine.layout)?;
+    if answered.refused.is_none() && (answered.ended || !answered.unkept().is_empty()) {
+        // Without the whole policy nobody knows which rules are gone.
+        let rules = std::mem::take(&mut answered.rules);
+        answered.keep(machine, owner, complete.then_some(&rules))?;
         fault::step("results-kept");
-    }
-    for held in &changed {
-        note_event(held);
     }
     if answered.ended
         && answered.refused.is_none()
@@ -321,7 +381,7 @@ fn keep(machine: &Machine, owner: &Owner, answered: Answered) -> Result<Outcome,
     }
     Ok(Outcome {
         found: answered.found,
-        changed: changed.len(),
+        changed: answered.changed,
         broken: answered
             .broken
             .into_iter()

@@ -116,3 +116,28 @@ async fn killed_during_a_remediation_it_discovers_first() {
     let log: String = log.split_whitespace().collect();
     assert_eq!(log, "drdrd");
 }
+
+/// kill -9 of the agent in a long evaluation: what was found out until then is kept, and told.
+#[tokio::test]
+async fn what_was_found_before_a_kill_is_kept() {
+    let place = Place::new();
+    let mut checks: Vec<_> = (0..120)
+        .map(|at| check(&format!("quick {at}"), "echo right", "right"))
+        .collect();
+    checks.push(check("long", "sleep 622", "right").within("1h"));
+    place.deploy(vec![item_of("a", checks)]).await;
+    let mut child = std::process::Command::new(crate::place::program())
+        .arg("--root")
+        .arg(place.root())
+        .arg("evaluate")
+        .spawn()
+        .expect("it runs");
+    let results = place.machine.layout.compliance().join("results.jsonl");
+    wait_until(|| results.exists()).await;
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    wait_until(|| place.left_behind().is_empty()).await;
+    place.check_in().await;
+    let told = place.site.records().set.len();
+    assert!((50..=120).contains(&told), "{told}");
+}
