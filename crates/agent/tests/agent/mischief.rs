@@ -157,26 +157,61 @@ async fn a_script_is_for_root_alone() {
     }
 }
 
-/// Another agent's script has another mark; an at(1) job took the mark along, long ago.
+/// What is left behind is known by the mark of the evaluation that was cut off. Who has that by chance
+/// (a container's agent with a copy of this disk, who asks for the evaluation) is not meant.
 #[tokio::test]
-async fn who_has_no_mark_of_this_evaluation_lives() {
+async fn what_is_left_behind_is_killed_and_nothing_else() {
+    const MARK: (&str, &str) = ("PERENNIAL_EVALUATION", "the mark");
+    let sleeping = |program: &str, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        let command = command.args(arguments).env(MARK.0, MARK.1);
+        command.spawn().expect("it runs")
+    };
+    let is_there = |line: &str| {
+        let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let mut lines = all.filter_map(|entry| {
+            let text = std::fs::read(entry.path().join("cmdline")).ok()?;
+            Some((entry.file_name(), text))
+        });
+        let found = lines.find(|(_, text)| shown(text) == line);
+        found.map(|(id, _)| id)
+    };
     let place = Place::new();
     place
         .deploy(vec![item_of("a", vec![check("r", "echo right", "right")])])
         .await;
-    place.states().await;
-    let mut innocent = std::process::Command::new("sleep")
-        .arg("620")
-        .env("PERENNIAL_EVALUATION", place.root().display().to_string())
-        .spawn()
-        .expect("it runs");
-    let ran = place.agent(
-        "evaluate",
-        &[("PERENNIAL_EVALUATION", &place.root().display().to_string())],
-    );
-    let lives = innocent.try_wait().expect("asked").is_none();
-    innocent.kill().expect("killed");
-    innocent.wait().expect("ended");
+    let mut left = sleeping("sleep", &["625"]);
+    let mut container = sleeping("unshare", &["--pid", "--fork", "sleep", "626"]);
+    // Not everywhere may a namespace be made.
+    wait_until(|| {
+        is_there("sleep 626").is_some() || container.try_wait().is_ok_and(|end| end.is_some())
+    })
+    .await;
+    let inside = is_there("sleep 626");
+    let folder = place.machine.layout.compliance();
+    std::fs::create_dir_all(&folder).expect("made");
+    std::fs::write(folder.join("mark"), MARK.1).expect("written");
+    let ran = place.agent("evaluate", &[MARK]);
     assert_eq!(ran.status.code(), Some(0), "{ran:?}");
-    assert!(lives);
+    let ended = left.wait().expect("ended");
+    assert!(!ended.success(), "{ended}");
+    assert_eq!(is_there("sleep 626"), inside);
+    if let Some(id) = inside.and_then(|id| id.to_str()?.parse().ok()) {
+        let id = rustix::process::Pid::from_raw(id).expect("an id");
+        rustix::process::kill_process(id, rustix::process::Signal::KILL).expect("killed");
+    }
+    container.wait().expect("ended");
+    assert!(!folder.join("mark").exists());
+    // An at(1) job that took the mark of an evaluation that ended is nobody's business.
+    let mut job = sleeping("sleep", &["627"]);
+    place.states().await;
+    assert!(job.try_wait().expect("asked").is_none());
+    job.kill().expect("killed");
+    job.wait().expect("ended");
+}
+
+/// A command line as a person reads it.
+fn shown(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text).replace('\0', " ");
+    text.trim().to_owned()
 }
