@@ -192,6 +192,12 @@ fn no_such_baseline(baseline: &BaselineName, schedule: &Schedule) -> Failure {
 const MOST_UNKEPT: usize = 50;
 const LONGEST_UNKEPT: Duration = Duration::from_secs(30);
 
+/// An evaluating process that gives no sign for so long stands still: a script stopped it.
+const LONGEST_QUIET: Duration = Duration::from_secs(match cfg!(feature = "test-clock") {
+    true => 10,
+    false => 300,
+});
+
 /// What the evaluating process answered.
 #[derive(Default)]
 struct Answered {
@@ -228,7 +234,7 @@ impl Answered {
             Line::Tested(text) => self.tested = Some(text),
             Line::Refused(why) => self.refused = Some(why),
             Line::Ended => self.ended = true,
-            Line::Discovered | Line::Remediating { .. } => {}
+            Line::Alive | Line::Discovered | Line::Remediating { .. } => {}
         }
     }
 
@@ -296,17 +302,19 @@ async fn ask(
     plan.flush().await?;
     let mut answered = Answered::default();
     let mut keep_at = None;
+    let mut quiet_until = Instant::now() + LONGEST_QUIET;
     loop {
-        let next = async {
-            match keep_at {
-                None => Ok(lines.next_line().await),
-                Some(at) => tokio::time::timeout_at(at, lines.next_line()).await,
-            }
-        };
+        let until = keep_at.map_or(quiet_until, |at| quiet_until.min(at));
         let mut is_time = false;
-        match next.await {
+        match tokio::time::timeout_at(until, lines.next_line()).await {
+            Err(_) if Instant::now() >= quiet_until => {
+                tracing::error!(event = "evaluation-stands-still", process = child.id());
+                child.start_kill()?;
+                break;
+            }
             Err(_) => is_time = true,
             Ok(line) => {
+                quiet_until = Instant::now() + LONGEST_QUIET;
                 let Some(line) = line? else { break };
                 let Ok(line) = serde_json::from_str::<Line>(&line) else {
                     continue;

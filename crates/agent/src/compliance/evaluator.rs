@@ -93,6 +93,8 @@ pub enum Line {
     },
     Found(Found),
     Tested(String),
+    /// A sign that it does not stand still, whatever takes its time.
+    Alive,
     /// Nothing runs, and why.
     Refused(String),
     /// All was done.
@@ -105,6 +107,12 @@ pub struct Whole {
     pub number: i64,
     pub items: Vec<BodyHash>,
 }
+
+/// How often a sign is given.
+const BETWEEN_SIGNS: Duration = Duration::from_secs(match cfg!(feature = "test-clock") {
+    true => 2,
+    false => 30,
+});
 
 /// Set when the agent went away: nothing begins any more.
 static ENDS: AtomicBool = AtomicBool::new(false);
@@ -125,6 +133,11 @@ pub fn main(layout: &Layout, clock: &dyn Clock, rng: &dyn Rng) -> io::Result<()>
         ENDS.store(true, Ordering::SeqCst);
         runner::kill_all();
         std::process::exit(1);
+    });
+    std::thread::spawn(|| {
+        while write_line(&Line::Alive).is_ok() {
+            std::thread::sleep(BETWEEN_SIGNS);
+        }
     });
     let mut evaluator = Evaluator::new(layout, clock, rng, plan)?;
     let done = evaluator.run();
@@ -156,7 +169,6 @@ struct Evaluator<'a> {
     /// Working directories are made in it.
     folder: PathBuf,
     environment: Vec<(String, String)>,
-    out: io::Stdout,
 }
 
 /// A configuration item to evaluate.
@@ -271,7 +283,6 @@ impl<'a> Evaluator<'a> {
             environment: environment
                 .map(|(key, value)| (key.to_owned(), value))
                 .to_vec(),
-            out: io::stdout(),
         })
     }
 
@@ -721,12 +732,16 @@ impl<'a> Evaluator<'a> {
         if ENDS.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let mut text = serde_json::to_vec(line)?;
-        text.push(b'\n');
-        let mut out = self.out.lock();
-        out.write_all(&text)?;
-        out.flush()
+        write_line(line)
     }
+}
+
+fn write_line(line: &Line) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&text)?;
+    out.flush()
 }
 
 /// The bodies of a list, each once.

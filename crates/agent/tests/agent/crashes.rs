@@ -141,3 +141,17 @@ async fn what_was_found_before_a_kill_is_kept() {
     let told = place.site.records().set.len();
     assert!((50..=120).contains(&told), "{told}");
 }
+
+/// A script stops the evaluating process: the evaluation is cut off, and the next one finds what is left.
+#[tokio::test]
+async fn an_evaluating_process_that_stands_still_is_killed() {
+    let place = Place::new();
+    let script = "read -r _ _ _ p _ < /proc/$PPID/stat; kill -STOP $p; sleep 624";
+    let checks = vec![check("r", script, "right").within("1h")];
+    place.deploy(vec![item_of("a", checks)]).await;
+    assert!(place.evaluate().await.is_err());
+    let right = vec![check("r", "echo right", "right")];
+    place.deploy(vec![item_of("b", right)]).await;
+    assert_eq!(place.states().await["r"].0, Compliant);
+    assert_eq!(place.left_behind(), [""; 0]);
+}
