@@ -215,3 +215,38 @@ fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text).replace('\0', " ");
     text.trim().to_owned()
 }
+
+/// The removal of the agent deletes nothing that somebody mounted in its folders.
+#[tokio::test]
+async fn an_uninstall_deletes_nothing_that_is_mounted() {
+    let place = Place::new();
+    let outside = place.root().join("outside");
+    std::fs::create_dir(&outside).expect("made");
+    std::fs::write(outside.join("file"), "kept").expect("written");
+    let mount = |folder: std::path::PathBuf| {
+        std::fs::create_dir_all(&folder).expect("made");
+        let mut command = std::process::Command::new("mount");
+        let command = command.arg("--bind").arg(&outside).arg(folder);
+        command.status().is_ok_and(|status| status.success())
+    };
+    let layout = &place.machine.layout;
+    let here = layout.state().join("here");
+    // Not everywhere may anything be mounted.
+    if !mount(here.clone()) || !mount(layout.work().join("1-1")) {
+        return;
+    }
+    let refused = place.agent("uninstall", &[]);
+    let unmounted = std::process::Command::new("umount").arg(&here).status();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success());
+    assert!(
+        told.contains("is mounted there: unmount it first"),
+        "{told}"
+    );
+    assert!(unmounted.expect("it runs").success());
+    let removed = place.agent("uninstall", &[]);
+    assert!(removed.status.success(), "{removed:?}");
+    assert!(!layout.state().exists());
+    let kept = std::fs::read_to_string(outside.join("file"));
+    assert_eq!(kept.expect("it is there"), "kept");
+}
