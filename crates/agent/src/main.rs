@@ -8,7 +8,7 @@ use agent::compliance::{evaluator, runner};
 use agent::failure::Failure;
 use agent::identity::Machine;
 use agent::{daemon, log, platform, tools};
-use clock::SystemClock;
+use clock::{SystemClock, SystemRng};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os().collect()) {
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         Command::EvaluatePlan => {
             let layout = platform::Layout::new(&cli.root);
             log::start(&layout, false);
-            Some(evaluator::main(&layout, &SystemClock::new()))
+            Some(evaluator::main(&layout, &SystemClock::new(), &SystemRng))
         }
         _ => None,
     };

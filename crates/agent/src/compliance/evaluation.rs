@@ -4,21 +4,24 @@
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use domain::{BaselineName, ComplianceState, Severity, Timestamp, fault};
 use jiff::tz::TimeZone;
-use protocol::{CommandResult, Order, SignedDocument};
+use protocol::{CommandResult, Order, PolicyVersion, SignedDocument};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::commands::Commands;
 use super::delivery::{self, read_results};
-use super::evaluator::{Line, Plan, Task};
+use super::evaluator::{self, Line, Plan, Task, Whole};
 use super::policy::{Owner, PolicyStore, Verifier};
 use super::results::{Found, Held};
+use super::runner;
 use super::schedule::{Moment, Schedule};
 use crate::failure::Failure;
 use crate::files;
@@ -126,13 +129,13 @@ pub async fn evaluate(
         return Ok(Outcome::default());
     };
     let task = Task::Evaluate {
-        deployments: deployments.clone(),
+        deployments,
         remediate,
     };
     let answered = ask(machine, owner.clone(), task, told).await?;
     fault::step("evaluated");
     let _lock = machine.lock().await?;
-    keep(machine, &owner, &deployments, answered)
+    keep(machine, &owner, answered)
 }
 
 /// The deployments to evaluate, noted as begun; none when there is nothing to do any more.
@@ -185,15 +188,78 @@ fn no_such_baseline(baseline: &BaselineName, schedule: &Schedule) -> Failure {
     ))
 }
 
+/// Results are kept after so many, or after such a time: who is killed loses no more.
+const MOST_UNKEPT: usize = 50;
+const LONGEST_UNKEPT: Duration = Duration::from_secs(30);
+
+/// An evaluating process that gives no sign for so long stands still: a script stopped it.
+const LONGEST_QUIET: Duration = Duration::from_secs(match cfg!(feature = "test-clock") {
+    true => 10,
+    false => 300,
+});
+
 /// What the evaluating process answered.
 #[derive(Default)]
 struct Answered {
+    version: Option<PolicyVersion>,
     rules: HashSet<protocol::RuleNumber>,
+    /// Deployments all of whose items were evaluated.
+    whole: Vec<Whole>,
     found: Vec<Found>,
+    /// How many of them are on disk.
+    kept: usize,
+    /// How many results are news.
+    changed: usize,
     broken: Vec<(protocol::BodyHash, String)>,
     tested: Option<String>,
     refused: Option<String>,
     ended: bool,
+}
+
+impl Answered {
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::Begun {
+                version,
+                rules,
+                deployments,
+                settings: _,
+            } => {
+                self.version = Some(version);
+                self.rules.extend(rules);
+                self.whole = deployments;
+            }
+            Line::Broken { body, why } => self.broken.push((body, why)),
+            Line::Found(found) => self.found.push(found),
+            Line::Tested(text) => self.tested = Some(text),
+            Line::Refused(why) => self.refused = Some(why),
+            Line::Ended => self.ended = true,
+            Line::Alive | Line::Discovered | Line::Remediating { .. } => {}
+        }
+    }
+
+    fn unkept(&self) -> &[Found] {
+        &self.found[self.kept..]
+    }
+
+    /// Keeps what was found out and is not on disk yet. `all`: as [`Results::take`] wants it. The caller
+    /// holds the machine's lock.
+    fn keep(
+        &mut self,
+        machine: &Machine,
+        owner: &Owner,
+        all: Option<&HashSet<protocol::RuleNumber>>,
+    ) -> Result<(), Failure> {
+        let mut results = read_results(machine, owner);
+        let changed = results.take(self.unkept().to_vec(), all, machine.best_time());
+        results.write(&machine.layout)?;
+        self.kept = self.found.len();
+        self.changed += changed.len();
+        for held in &changed {
+            note_event(held);
+        }
+        Ok(())
+    }
 }
 
 /// Starts the evaluating process and listens until it ends.
@@ -205,7 +271,7 @@ async fn ask(
 ) -> Result<Answered, Failure> {
     let facts = (machine.facts)();
     let plan = Plan {
-        owner,
+        owner: owner.clone(),
         now: machine.best_time(),
         // A distribution's name is no version that a rule compares with.
         os_version: match facts.os_name.as_str() {
@@ -221,6 +287,9 @@ async fn ask(
         .arg("--root")
         .arg(machine.layout.root())
         .arg("evaluate-plan")
+        // A script may have started this program: it is not of that script's evaluation.
+        .env_remove(evaluator::MARKER)
+        .env_remove(runner::MARK)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -232,20 +301,38 @@ async fn ask(
     plan.write_all(&text).await?;
     plan.flush().await?;
     let mut answered = Answered::default();
-    while let Some(line) = lines.next_line().await? {
-        let Ok(line) = serde_json::from_str::<Line>(&line) else {
-            continue;
-        };
-        told(&line);
-        match line {
-            Line::Begun { rules, .. } => answered.rules.extend(rules),
-            Line::Broken { body, why } => answered.broken.push((body, why)),
-            Line::Found(found) => answered.found.push(found),
-            Line::Tested(text) => answered.tested = Some(text),
-            Line::Refused(why) => answered.refused = Some(why),
-            Line::Ended => answered.ended = true,
-            Line::Discovered | Line::Remediating { .. } => {}
+    let mut keep_at = None;
+    let mut quiet_until = Instant::now() + LONGEST_QUIET;
+    loop {
+        let until = keep_at.map_or(quiet_until, |at| quiet_until.min(at));
+        let mut is_time = false;
+        match tokio::time::timeout_at(until, lines.next_line()).await {
+            Err(_) if Instant::now() >= quiet_until => {
+                tracing::error!(event = "evaluation-stands-still", process = child.id());
+                child.start_kill()?;
+                break;
+            }
+            Err(_) => is_time = true,
+            Ok(line) => {
+                quiet_until = Instant::now() + LONGEST_QUIET;
+                let Some(line) = line? else { break };
+                let Ok(line) = serde_json::from_str::<Line>(&line) else {
+                    continue;
+                };
+                told(&line);
+                // What was done to the computer is told, whatever comes next.
+                is_time |= matches!(&line, Line::Found(found) if was_remediated(found));
+                answered.take(line);
+            }
         }
+        if is_time || answered.unkept().len() >= MOST_UNKEPT {
+            let _lock = machine.lock().await?;
+            answered.keep(machine, &owner, None)?;
+        }
+        keep_at = match answered.unkept() {
+            [] => None,
+            _ => keep_at.or_else(|| Some(Instant::now() + LONGEST_UNKEPT)),
+        };
     }
     let status = child.wait().await?;
     if !answered.ended {
@@ -254,14 +341,21 @@ async fn ask(
     Ok(answered)
 }
 
+fn was_remediated(found: &Found) -> bool {
+    use ComplianceState::{Remediated, RemediationFailed};
+    matches!(found.state, Remediated | RemediationFailed)
+}
+
 /// Keeps what was found out, also by an evaluation that was cut off.
-fn keep(
-    machine: &Machine,
-    owner: &Owner,
-    deployments: &[i64],
-    answered: Answered,
-) -> Result<Outcome, Failure> {
+fn keep(machine: &Machine, owner: &Owner, mut answered: Answered) -> Result<Outcome, Failure> {
+    let schedule = schedule_of(machine, owner);
     for (body, why) in &answered.broken {
+        let planned = schedule.iter().flat_map(|schedule| &schedule.deployments);
+        let mut planned = planned.map(|planned| &planned.items);
+        // Another list came meanwhile: nobody misses it.
+        if !planned.any(|items| items.contains(body)) {
+            continue;
+        }
         PolicyStore::new(&machine.layout).remove_body(*body)?;
         let what = format!("the policy body {body} on this computer was refused: {why}");
         delivery::want_again(machine, what)?;
@@ -270,22 +364,19 @@ fn keep(
         delivery::want_again(machine, format!("nothing runs: {why}"))?;
     }
     let complete = answered.ended && answered.broken.is_empty() && answered.refused.is_none();
-    // Without the whole policy nobody knows which rules are gone.
-    let all = complete.then_some(&answered.rules);
-    let mut results = read_results(machine, owner);
-    let mut changed = Vec::new();
-    if answered.refused.is_none() && (answered.ended || !answered.found.is_empty()) {
-        changed = results.take(answered.found.clone(), all, machine.best_time());
-        results.write(&machine.layout)?;
+    if answered.refused.is_none() && (answered.ended || !answered.unkept().is_empty()) {
+        // Without the whole policy nobody knows which rules are gone.
+        let rules = std::mem::take(&mut answered.rules);
+        answered.keep(machine, owner, complete.then_some(&rules))?;
         fault::step("results-kept");
     }
-    for held in &changed {
-        note_event(held);
-    }
     if answered.ended
-        && let Some(mut schedule) = schedule_of(machine, owner)
+        && answered.refused.is_none()
+        && let Some(mut schedule) = schedule
     {
-        schedule.ended(deployments, complete, machine.now(), &machine.boot);
+        let of_list = Some(schedule.version) == answered.version;
+        let (now, boot) = (machine.now(), &machine.boot);
+        schedule.ended(&answered.whole, complete && of_list, now, boot);
         schedule.write(&machine.layout)?;
     }
     if let Some(why) = answered.refused {
@@ -298,7 +389,7 @@ fn keep(
     }
     Ok(Outcome {
         found: answered.found,
-        changed: changed.len(),
+        changed: answered.changed,
         broken: answered
             .broken
             .into_iter()
@@ -463,16 +554,60 @@ pub fn counted(found: &[Found]) -> String {
     super::standing::counted(&counts)
 }
 
+/// An evaluation of very many rules takes some minutes. After this time who waits gives up, says for
+/// whom, and tries again later.
+const LONGEST_TURN: Duration = Duration::from_secs(3600);
+/// And after this one it is told already.
+const LONG_TURN: Duration = Duration::from_secs(300);
+
 /// Lets one program at a time do this. Waits for its turn, and can be broken off.
+///
+/// # Errors
+/// When its turn does not come.
 pub async fn take_turns(machine: &Machine, name: &str) -> io::Result<File> {
-    files::make_folder(&machine.layout.compliance(), 0o700)?;
-    let lock = File::create(machine.layout.compliance().join(name))?;
+    let folder = machine.layout.compliance();
+    files::make_folder(&folder, 0o700)?;
+    turn_within(&folder.join(name), LONGEST_TURN).await
+}
+
+async fn turn_within(path: &Path, at_most: Duration) -> io::Result<File> {
+    let mut options = File::options();
+    let mut lock = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    let begun = Instant::now();
+    let mut was_told = false;
     loop {
         match lock.try_lock() {
-            Ok(()) => return Ok(lock),
-            Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Ok(()) => {
+                // For those who wait.
+                lock.set_len(0)?;
+                lock.write_all(std::process::id().to_string().as_bytes())?;
+                return Ok(lock);
+            }
+            Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
+        if !was_told && begun.elapsed() > LONG_TURN {
+            was_told = true;
+            let holder = std::fs::read_to_string(path).unwrap_or_default();
+            tracing::warn!(event = "waits-for-another-program", process = holder);
+        }
+        if begun.elapsed() > at_most {
+            let holder = std::fs::read_to_string(path).unwrap_or_default();
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "another program (process {holder}) was at it for {} minutes: look what it waits \
+                     for, or end it",
+                    at_most.as_secs() / 60
+                ),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -501,4 +636,22 @@ fn with_moment<T>(machine: &Machine, ask: impl FnOnce(&Moment<'_>) -> T) -> T {
         boot: &machine.boot,
         booted: now.saturating_sub(machine.clock.elapsed()).unwrap_or(now),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_long_says_for_whom() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = folder.path().join("evaluation.lock");
+        let turn = turn_within(&lock, Duration::ZERO).await.expect("a turn");
+        let waited = turn_within(&lock, Duration::ZERO).await;
+        let told = waited.expect_err("it is another one's turn").to_string();
+        let holder = format!("process {}", std::process::id());
+        assert!(told.contains(&holder), "{told}");
+        drop(turn);
+        turn_within(&lock, Duration::ZERO).await.expect("a turn");
+    }
 }

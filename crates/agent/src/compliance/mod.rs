@@ -6,6 +6,7 @@ mod commands;
 mod delivery;
 mod evaluation;
 pub mod evaluator;
+mod guard;
 mod policy;
 mod preference;
 mod results;

@@ -1,10 +1,10 @@
 //! Preference settings: a key of a property list, read as text and written with the right type. A
 //! domain is a list of the whole machine (`/Library/Preferences`); a path is any list.
 
-use std::fs::{self, File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use domain::Timestamp;
@@ -12,7 +12,7 @@ use domain::compliance::{ApplicationId, Condition, KeyPath, Reading, TypedValue}
 use plist::{Dictionary, Value};
 
 use crate::files;
-use crate::platform::Layout;
+use crate::platform::{FilePlace, Layout};
 use crate::preferences::{CCMCLIENT, Preferences};
 use crate::property_list::{self, Format};
 
@@ -37,7 +37,7 @@ impl Preference<'_> {
                 .value(CCMCLIENT, first)
                 .map(|(value, _)| value)
         } else {
-            let list = read(&self.file()).map_err(|error| error.to_string())?;
+            let list = self.read().map_err(|error| error.to_string())?;
             list.and_then(|(mut list, _)| list.remove(first))
         };
         Ok(rest.iter().fold(outermost, |found, key| {
@@ -56,11 +56,29 @@ impl Preference<'_> {
             return Preferences::new(self.layout)
                 .change(CCMCLIENT, |list| insert(list, keys, value))?;
         }
-        let file = self.file();
-        let (mut list, format) = read(&file)?.unwrap_or((Dictionary::new(), Format::Xml));
+        let named = |error| files::named(&self.file(), &error);
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let place = self.place(true).map_err(named)?;
+        let place = place.ok_or_else(missing).map_err(named)?;
+        let list = read(&place).map_err(named)?;
+        let (mut list, format) = list.unwrap_or((Dictionary::new(), Format::Xml));
         insert(&mut list, keys, value)?;
         let bytes = property_list::encode(&list.into(), format).map_err(io::Error::other)?;
-        replace(&file, &bytes).map_err(|error| files::named(&file, &error))
+        replace(&place, &bytes).map_err(named)
+    }
+
+    fn read(&self) -> io::Result<Option<(Dictionary, Format)>> {
+        let found = self.place(false);
+        let list = found.and_then(|place| place.as_ref().map_or(Ok(None), read));
+        list.map_err(|error| files::named(&self.file(), &error))
+    }
+
+    /// None where a folder is missing on the way, unless it is made.
+    fn place(&self, make: bool) -> io::Result<Option<FilePlace>> {
+        let root = self.layout.root();
+        let file = self.file();
+        let below = file.strip_prefix(root).unwrap_or(&file);
+        FilePlace::find(root, below, make)
     }
 
     fn path(&self) -> (&str, &[String]) {
@@ -163,53 +181,48 @@ fn insert(list: &mut Dictionary, keys: &[String], value: Value) -> io::Result<()
 }
 
 /// None where there is no such list.
-fn read(file: &Path) -> io::Result<Option<(Dictionary, Format)>> {
-    let named = |error: io::Error| files::named(file, &error);
-    let handle = match File::open(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(named)?,
+fn read(place: &FilePlace) -> io::Result<Option<(Dictionary, Format)>> {
+    let Some(handle) = place.open()? else {
+        return Ok(None);
     };
-    if !handle.metadata().map_err(named)?.is_file() {
-        return Err(named(io::Error::other("it is no file")));
-    }
     let mut bytes = Vec::new();
     handle
         .take(property_list::MOST_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(named)?;
+        .read_to_end(&mut bytes)?;
     match property_list::decode(&bytes) {
         Ok(Value::Dictionary(list)) => Ok(Some((list, Format::of(&bytes)))),
-        Ok(_) => Err(named(io::Error::other("it holds no dictionary"))),
-        Err(error) => Err(named(io::Error::other(error))),
+        Ok(_) => Err(io::Error::other("it holds no dictionary")),
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 
 /// Replaces a list in one step; it keeps its owner and its mode. The folder may be a user's own: a
 /// name that nobody can guess is no link that somebody put there.
-fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = file.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder)?;
-    let mut part = tempfile::NamedTempFile::new_in(folder)?;
+fn replace(place: &FilePlace, bytes: &[u8]) -> io::Result<()> {
+    let mut part = tempfile::NamedTempFile::new_in(place.folder())?;
     part.write_all(bytes)?;
-    let mode = match fs::metadata(file) {
-        Ok(present) => {
-            let own = part.as_file().metadata()?;
+    let mode = match place.open()? {
+        Some(present) => {
+            let (own, present) = (part.as_file().metadata()?, present.metadata()?);
             if (own.uid(), own.gid()) != (present.uid(), present.gid()) {
                 fchown(part.as_file(), Some(present.uid()), Some(present.gid()))?;
             }
             present.permissions().mode() & 0o7777
         }
-        Err(_) => MODE,
+        None => MODE,
     };
     part.as_file()
         .set_permissions(Permissions::from_mode(mode))?;
     part.as_file().sync_all()?;
-    part.persist(file).map_err(|error| error.error)?;
-    files::sync_folder(folder)
+    part.persist(place.path()).map_err(|error| error.error)?;
+    files::sync_folder(&place.folder())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use domain::compliance::{Comparison, DataType, Existence, Operator, Verdict};
 
     use super::*;
@@ -304,8 +317,10 @@ mod tests {
                     .write(&TypedValue::Boolean(true))
                     .expect("written");
             });
-            let (list, now) = read(&file).expect("reads").expect("is there");
-            assert_eq!(now, format);
+            let bytes = fs::read(&file).expect("a list");
+            assert_eq!(Format::of(&bytes), format);
+            let list = property_list::decode(&bytes).expect("a list");
+            let list = list.into_dictionary().expect("a dictionary");
             assert_eq!(list.get("other"), Some(&other));
             let mode = fs::metadata(&file).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o640);
@@ -352,5 +367,76 @@ mod tests {
             assert!(preference.write(&TypedValue::Boolean(true)).is_err());
         });
         assert_eq!(fs::read(&file).expect("there"), b"broken");
+    }
+
+    /// A user whose folders are on the way, as root sees it.
+    const USER: u32 = 4711;
+
+    fn is_refused(place: &Place, list: &str, why: &str) {
+        place.with(list, "a", |preference| {
+            let told = preference.discover().expect_err("refused");
+            assert!(told.contains(why), "{told}");
+            let written = preference.write(&TypedValue::Boolean(true));
+            let told = written.expect_err("refused").to_string();
+            assert!(told.contains(why), "{told}");
+        });
+    }
+
+    #[test]
+    fn what_is_no_file_is_an_error_and_nobody_waits_for_it() {
+        let place = Place::new();
+        let root = place.layout.root();
+        let fifo = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), fifo, mode, 0).expect("made");
+        fs::create_dir(root.join("folder")).expect("made");
+        is_refused(&place, "/fifo", "no regular file");
+        is_refused(&place, "/folder", "no regular file");
+        is_refused(&place, "/fifo/list", "Not a directory");
+    }
+
+    #[test]
+    fn root_follows_its_own_links_and_no_users() {
+        let place = Place::new();
+        let root = place.layout.root();
+        fs::create_dir_all(root.join("real")).expect("made");
+        fs::create_dir_all(root.join("home")).expect("made");
+        symlink("/real", root.join("link")).expect("made");
+        place.with("/link/a.plist", "a", |preference| {
+            let value = TypedValue::Boolean(true);
+            preference.write(&value).expect("written");
+            assert_eq!(preference.discover(), Ok(Some(Value::Boolean(true))));
+        });
+        assert!(root.join("real/a.plist").is_file());
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        std::os::unix::fs::chown(root.join("home"), Some(USER), None).expect("root");
+        symlink("../real", root.join("home/folder")).expect("made");
+        symlink("../real/a.plist", root.join("home/a.plist")).expect("made");
+        for link in ["folder", "a.plist"] {
+            std::os::unix::fs::lchown(root.join("home").join(link), Some(USER), None)
+                .expect("root");
+        }
+        is_refused(&place, "/home/folder/a.plist", "folder is a symbolic link");
+        is_refused(&place, "/home/a.plist", "a.plist is a symbolic link");
+    }
+
+    #[test]
+    fn a_folder_that_is_exchanged_meanwhile_leads_nowhere_else() {
+        let place = Place::new();
+        let root = place.layout.root();
+        for folder in ["home", "etc"] {
+            fs::create_dir(root.join(folder)).expect("made");
+        }
+        let found = FilePlace::find(root, "home/a.plist".as_ref(), true).expect("found");
+        fs::rename(root.join("home"), root.join("moved")).expect("moved");
+        symlink("etc", root.join("home")).expect("made");
+        replace(&found.expect("a place"), b"list").expect("written");
+        assert_eq!(
+            fs::read(root.join("moved/a.plist")).expect("there"),
+            b"list"
+        );
+        assert!(!root.join("etc/a.plist").exists());
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Which limit is enforced by what is a table in `docs/script-limits.md`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::os::fd::OwnedFd;
@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 use serde::{Deserialize, Serialize};
 
+use crate::platform::cgroup::Enforced;
 use crate::platform::{self, ChildEnd, ScriptFile};
 
 /// Who prints more is stopped: 64 KiB are a value, and the rest only costs time.
@@ -36,10 +37,21 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 const CHUNK: usize = 64 * 1024;
 /// A process that cannot be killed for so long waits for the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What the kernel allows beyond the limits, where it holds some: the runner sees it first, and says so.
+const MORE_MEMORY: u64 = 128 << 20;
+const MORE_PROCESSES: usize = 64;
+
+/// How long an answer takes that is given at all: an order's time, until all is killed, and some more
+/// for a computer that has much to do.
+pub fn answers_within(time_limit: Period) -> Duration {
+    time_limit.std() + PATIENCE + Duration::from_secs(5)
+}
 
 /// A script to run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
+    /// The answer has the same.
+    pub number: u64,
     pub script: Script,
     pub time_limit: Period,
     /// All of it.
@@ -51,6 +63,7 @@ pub struct Order {
 /// An [`Output`] on its way between two processes.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
+    pub number: u64,
     stdout: String,
     printed: u64,
     stderr: String,
@@ -66,8 +79,9 @@ enum End {
 }
 
 impl Answer {
-    fn of(output: Output) -> Self {
+    fn of(number: u64, output: Output) -> Self {
         Self {
+            number,
             stdout: BASE64.encode(&output.stdout),
             printed: output.printed,
             stderr: BASE64.encode(&output.stderr),
@@ -99,8 +113,10 @@ impl Answer {
 /// # Errors
 /// When it cannot be prepared, or nobody listens any more.
 pub fn main() -> io::Result<()> {
-    platform::cgroup::enter(MOST_MEMORY, MOST_PROCESSES);
-    platform::prepare_runner()?;
+    platform::leave_terminal();
+    let holds_memory =
+        platform::cgroup::enter(MOST_MEMORY + MORE_MEMORY, MOST_PROCESSES + MORE_PROCESSES);
+    platform::prepare_runner(holds_memory)?;
     let mut orders = io::stdin().lock();
     let mut answers = io::stdout().lock();
     let mut line = String::new();
@@ -115,7 +131,7 @@ pub fn main() -> io::Result<()> {
         let Some(output) = output else {
             return Ok(());
         };
-        let mut answer = serde_json::to_vec(&Answer::of(output))?;
+        let mut answer = serde_json::to_vec(&Answer::of(order.number, output))?;
         answer.push(b'\n');
         answers.write_all(&answer)?;
         answers.flush()?;
@@ -137,20 +153,29 @@ impl Workplace {
     fn empty(&mut self, folder: &Path) -> io::Result<&Path> {
         if !self.folder.as_deref().is_some_and(is_as_it_was) {
             self.remove();
-            self.made += 1;
-            let name = format!("{}-{}", std::process::id(), self.made);
-            let new = folder.join(name);
-            fs::DirBuilder::new().mode(0o700).create(&new)?;
-            self.folder = Some(new);
+            self.folder = Some(self.make(folder)?);
         }
         self.folder
             .as_deref()
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn make(&mut self, folder: &Path) -> io::Result<PathBuf> {
+        loop {
+            self.made += 1;
+            let new = folder.join(format!("{}-{}", std::process::id(), self.made));
+            match fs::DirBuilder::new().mode(0o700).create(&new) {
+                // One that could not be removed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| new),
+            }
+        }
+    }
+
+    /// What cannot be removed stays: the next evaluation tries again, and says so.
     fn remove(&mut self) {
         if let Some(folder) = self.folder.take() {
-            let _ = fs::remove_dir_all(folder);
+            let _ = platform::remove_folder(&folder);
         }
     }
 }
@@ -196,13 +221,13 @@ fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
         .arg(file.path())
         .env_clear()
         .envs(order.environment.iter().map(|(key, value)| (key, value)))
-        .env(MARK, std::process::id().to_string())
+        .env(MARK, std::env::var_os(MARK).unwrap_or_default())
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    let before = platform::cgroup::enforced();
     let started = CommandWrap::from(command).wrap(ProcessSession).spawn();
-    drop(file);
     let mut child = match started {
         Ok(child) => child,
         Err(error) if !Path::new(interpreter).exists() => {
@@ -227,10 +252,12 @@ fn run(order: &Order, folder: &Path, chunk: &mut [u8]) -> Option<Output> {
         _ => None,
     };
     let left = kill_all();
-    let ended = match outcome {
-        Outcome::Abandoned => return None,
-        Outcome::Stopped(why) => Ended::Stopped(why),
-        Outcome::Ended => ended(status.map(|(_, status)| status)),
+    drop(file);
+    let ended = match (outcome, was_kept_back(before)) {
+        (Outcome::Abandoned, _) => return None,
+        // The kernel may have killed, or not started, one of many: the others' output is no value.
+        (_, Some(why)) | (Outcome::Stopped(why), None) => Ended::Stopped(why),
+        (Outcome::Ended, None) => ended(status.map(|(_, status)| status)),
     };
     let ended = match left {
         0 => ended,
@@ -304,6 +331,7 @@ impl Watched<'_> {
                 ));
             }
             if now >= next_look {
+                reap_all_but(self.id);
                 if let Some(why) = too_much() {
                     return Outcome::Stopped(why);
                 }
@@ -423,17 +451,32 @@ impl Printed {
 fn too_much() -> Option<String> {
     let processes = everything();
     if processes.len() > MOST_PROCESSES {
-        return Some(format!(
-            "it started more than {MOST_PROCESSES} processes and was stopped"
-        ));
+        return Some(too_many_processes());
     }
-    let memory: u64 = processes.into_iter().map(platform::own_memory).sum();
-    (memory > MOST_MEMORY).then(|| {
-        format!(
-            "it used more than {} MiB of memory and was stopped",
-            MOST_MEMORY >> 20
-        )
-    })
+    let used = |of: fn(Pid) -> u64| processes.iter().map(|process| of(*process)).sum::<u64>();
+    let is_over =
+        used(platform::own_memory) > MOST_MEMORY && used(platform::share_of_memory) > MOST_MEMORY;
+    is_over.then(too_much_memory)
+}
+
+/// Why the kernel did not let everything run since it had `before` enforced so much.
+fn was_kept_back(before: Enforced) -> Option<String> {
+    let now = platform::cgroup::enforced();
+    if now.not_started > before.not_started {
+        return Some(too_many_processes());
+    }
+    (now.killed > before.killed).then(too_much_memory)
+}
+
+fn too_many_processes() -> String {
+    format!("it started more than {MOST_PROCESSES} processes and was stopped")
+}
+
+fn too_much_memory() -> String {
+    format!(
+        "it used more than {} MiB of memory and was stopped",
+        MOST_MEMORY >> 20
+    )
 }
 
 /// Kills everything below this process, whatever it does against that. Returns how many are left
@@ -486,28 +529,60 @@ fn reap() -> bool {
     }
 }
 
-/// The environment's variable that tells which runner started a process.
-const MARK: &str = "PERENNIAL_RUNNER";
-
-/// What the processes of a runner's scripts have in their environment.
-pub fn mark_of(runner: u32) -> String {
-    format!("{MARK}={runner}")
+/// Takes note of children that ended, but of `script`: whose parents went away before them are this
+/// process's now, and would count for ever.
+fn reap_all_but(script: Pid) {
+    for child in platform::own_children() {
+        if child != script {
+            let _ = waitpid(Some(child), WaitOptions::NOHANG);
+        }
+    }
 }
 
-/// Kills what an evaluation, or a runner, that was killed left behind.
-pub fn kill_marked(marker: &str) {
+/// The environment's variable that tells which runner started a process; the runner has it, too.
+pub const MARK: &str = "PERENNIAL_RUNNER";
+
+/// Kills what has this variable in its environment: an evaluation, or a runner, that was killed left
+/// it behind.
+pub fn kill_marked(name: &str, value: &str) {
+    let marker = format!("{name}={value}");
     for _ in 0..100 {
-        let found = platform::marked(marker);
+        let found = platform::marked(&marker);
         if found.is_empty() {
             return;
         }
         tracing::warn!(event = "scripts-left-behind", processes = found.len());
-        for process in &found {
-            let _ = kill_process(*process, Signal::STOP);
-        }
-        for process in found {
-            let _ = kill_process(process, Signal::KILL);
+        for signal in [Signal::STOP, Signal::KILL] {
+            for process in &found {
+                process.signal(signal);
+            }
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Kills all below this process, but these children and what is below them.
+pub fn kill_all_but(children: &BTreeSet<u32>) {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let mut orphans = platform::own_children();
+        orphans.retain(|child| {
+            let id = u32::try_from(child.as_raw_nonzero().get());
+            !id.is_ok_and(|id| children.contains(&id))
+        });
+        if orphans.is_empty() {
+            return;
+        }
+        let mut all = platform::descendants_of(&orphans);
+        all.extend(&orphans);
+        for signal in [Signal::STOP, Signal::KILL] {
+            for process in &all {
+                let _ = kill_process(*process, signal);
+            }
+        }
+        for orphan in orphans {
+            let _ = waitpid(Some(orphan), WaitOptions::NOHANG);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use protocol::{BodyHash, PolicyList, PolicyVersion};
 use serde::{Deserialize, Serialize};
 
+use super::evaluator::Whole;
 use super::policy::Owner;
 use crate::files;
 use crate::platform::Layout;
@@ -168,14 +169,16 @@ impl Schedule {
         self.begun = Some(Begun { at: now, times });
     }
 
-    /// Notes that these were evaluated.
-    pub fn ended(&mut self, deployments: &[i64], complete: bool, now: Timestamp, boot: &str) {
-        self.begun = None;
+    /// Notes that these were evaluated, all items of each. `complete`: so was all that was to be, of the
+    /// list in force. Otherwise it is tried again, and waits longer each time.
+    pub fn ended(&mut self, evaluated: &[Whole], complete: bool, now: Timestamp, boot: &str) {
         if complete {
+            self.begun = None;
             self.dropped = false;
         }
         for planned in &mut self.deployments {
-            if deployments.contains(&planned.number) {
+            let is_it = |one: &Whole| one.number == planned.number && one.items == planned.items;
+            if evaluated.iter().any(is_it) {
                 planned.evaluated_at = Some(now);
                 boot.clone_into(&mut planned.boot);
             }
@@ -231,6 +234,13 @@ mod tests {
         }
     }
 
+    fn whole() -> [Whole; 1] {
+        [Whole {
+            number: 1,
+            items: Vec::new(),
+        }]
+    }
+
     fn schedule(text: &str, spread: &str) -> Schedule {
         Schedule {
             owner: owner(1),
@@ -270,12 +280,12 @@ mod tests {
         let now = moment("2026-11-22T10:00:00Z");
         assert_eq!(plan.due(&now), [1]);
         plan.begin(now.now);
-        plan.ended(&[1], true, now.now, "boot");
+        plan.ended(&whole(), true, now.now, "boot");
         assert_eq!(plan.next(&now), Some(at("2026-11-22T18:00:00Z")));
         // Asleep for three days: one evaluation.
         let woke = moment("2026-11-25T11:00:00Z");
         assert_eq!(plan.due(&woke), [1]);
-        plan.ended(&[1], true, woke.now, "boot");
+        plan.ended(&whole(), true, woke.now, "boot");
         assert_eq!(plan.next(&woke), Some(at("2026-11-25T19:00:00Z")));
         // A clock that was set back.
         assert_eq!(plan.due(&moment("2026-11-20T00:00:00Z")), [1]);
@@ -284,14 +294,14 @@ mod tests {
     #[test]
     fn the_spread_is_stable_and_missed_moments_are_one() {
         let mut plan = schedule("0 9 * * *", "2h");
-        plan.ended(&[1], true, at("2026-11-22T15:00:00Z"), "boot");
+        plan.ended(&whole(), true, at("2026-11-22T15:00:00Z"), "boot");
         let next = plan
             .next(&moment("2026-11-22T15:00:01Z"))
             .expect("a moment");
         assert!(at("2026-11-23T09:00:00Z") <= next && next < at("2026-11-23T11:00:00Z"));
         assert_eq!(plan.next(&moment("2026-11-22T20:00:00Z")), Some(next));
         // Late by three days, and then in the spread of the next day again.
-        plan.ended(&[1], true, at("2026-11-25T20:00:00Z"), "boot");
+        plan.ended(&whole(), true, at("2026-11-25T20:00:00Z"), "boot");
         let later = plan
             .next(&moment("2026-11-25T20:00:01Z"))
             .expect("a moment");
@@ -306,11 +316,29 @@ mod tests {
     #[test]
     fn a_start_of_the_machine_makes_it_due() {
         let mut plan = schedule("7d", "2h");
-        plan.ended(&[1], true, at("2026-11-09T00:00:00Z"), "another boot");
+        plan.ended(&whole(), true, at("2026-11-09T00:00:00Z"), "another boot");
         let next = plan
             .next(&moment("2026-11-10T00:00:01Z"))
             .expect("a moment");
         assert!(at("2026-11-10T00:00:00Z") <= next && next < at("2026-11-10T02:00:00Z"));
+    }
+
+    #[test]
+    fn what_was_not_complete_waits_and_is_due_again() {
+        let mut plan = schedule("8h", "0s");
+        plan.dropped = true;
+        let now = moment("2026-11-22T10:00:00Z");
+        plan.begin(now.now);
+        plan.ended(&whole(), false, now.now, "boot");
+        assert_eq!(plan.next(&now), Some(at("2026-11-22T10:01:00Z")));
+        plan.begin(now.now);
+        let other = Whole {
+            number: 1,
+            items: vec![BodyHash::new([1; 32])],
+        };
+        plan.deployments[0].evaluated_at = None;
+        plan.ended(&[other], true, now.now, "boot");
+        assert_eq!(plan.due(&now), [1]);
     }
 
     #[test]

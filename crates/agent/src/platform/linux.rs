@@ -2,6 +2,8 @@
 
 pub mod cgroup;
 mod containment;
+mod file_place;
+mod mounts;
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,8 +28,11 @@ use crate::platform::Layout;
 use super::Process;
 
 pub use containment::{
-    ChildEnd, ScriptFile, adopt_orphans, descendants, marked, own_memory, prepare_runner,
+    ChildEnd, ScriptFile, adopt_orphans, descendants, descendants_of, leave_terminal, marked,
+    own_children, own_memory, prepare_runner, share_of_memory,
 };
+pub use file_place::FilePlace;
+pub use mounts::{mounted_below, remove_folder};
 
 /// Where scripts find programs, after the agent's own tools.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -150,9 +150,16 @@ impl Removed {
 /// Removes what the agent put here. What cannot be removed does not keep the rest.
 fn remove_all(layout: &Layout, logs: bool) -> Removed {
     let mut removed = Removed::default();
+    // What a script mounted where it worked is nobody's business any more, and is not ours to delete.
+    match platform::remove_folder(&layout.work()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            removed.note(&layout.work(), Err(error));
+        }
+        _ => {}
+    }
     // Keys first: should the removal be cut off, they are gone.
     for folder in [layout.identity(), layout.state(), layout.programs()] {
-        removed.note(&folder, fs::remove_dir_all(&folder));
+        removed.note(&folder, remove_unless_mounted(&folder));
     }
     let wants = layout.service().with_file_name("multi-user.target.wants");
     for file in [
@@ -163,7 +170,7 @@ fn remove_all(layout: &Layout, logs: bool) -> Removed {
         removed.note(&file, fs::remove_file(&file));
     }
     if logs {
-        removed.note(&layout.logs(), fs::remove_dir_all(layout.logs()));
+        removed.note(&layout.logs(), remove_unless_mounted(&layout.logs()));
     }
     // The administrator's folder goes only as far as it is empty: what lies there is not ours.
     for folder in [layout.hooks(), layout.configuration()] {
@@ -175,6 +182,17 @@ fn remove_all(layout: &Layout, logs: bool) -> Removed {
     }
     remove_empty_ancestors(layout);
     removed
+}
+
+/// Removes a folder, unless somebody mounted something in it: that is not ours to delete.
+fn remove_unless_mounted(folder: &Path) -> io::Result<()> {
+    match &platform::mounted_below(folder)?[..] {
+        [] => fs::remove_dir_all(folder),
+        [mount, ..] => Err(io::Error::other(format!(
+            "{} is mounted there: unmount it first",
+            mount.display()
+        ))),
+    }
 }
 
 /// Below a root of its own, the folders of a system that only installing made.

@@ -83,3 +83,75 @@ async fn what_was_left_behind_is_killed_by_the_next_evaluation() {
     assert_eq!(place.states().await["r"].0, Compliant);
     assert_eq!(place.left_behind(), [""; 0]);
 }
+
+/// kill -9 of the agent while a remediation runs: the next evaluation discovers before it remediates.
+#[tokio::test]
+async fn killed_during_a_remediation_it_discovers_first() {
+    let place = Place::new();
+    let file = place.root().join("file");
+    let file = file.display();
+    let discovery = format!("echo d >> {file}.log; cat {file}; true");
+    let mend = format!(
+        "echo r >> {file}.log; [ -e {file}.again ] || {{ touch {file}.again; sleep 621; }}; \
+         echo right > {file}"
+    );
+    let checks = vec![
+        check("r", &discovery, "right")
+            .within("1h")
+            .remediated_by(&mend),
+    ];
+    place.deploy(vec![item_of("a", checks)]).await;
+    let mut child = std::process::Command::new(crate::place::program())
+        .arg("--root")
+        .arg(place.root())
+        .arg("evaluate")
+        .spawn()
+        .expect("it runs");
+    wait_until(|| std::path::Path::new(&format!("{file}.again")).exists()).await;
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    wait_until(|| place.left_behind().is_empty()).await;
+    assert_eq!(place.states().await["r"].0, Remediated);
+    let log = std::fs::read_to_string(format!("{file}.log")).expect("a log");
+    let log: String = log.split_whitespace().collect();
+    assert_eq!(log, "drdrd");
+}
+
+/// kill -9 of the agent in a long evaluation: what was found out until then is kept, and told.
+#[tokio::test]
+async fn what_was_found_before_a_kill_is_kept() {
+    let place = Place::new();
+    let mut checks: Vec<_> = (0..120)
+        .map(|at| check(&format!("quick {at}"), "echo right", "right"))
+        .collect();
+    checks.push(check("long", "sleep 622", "right").within("1h"));
+    place.deploy(vec![item_of("a", checks)]).await;
+    let mut child = std::process::Command::new(crate::place::program())
+        .arg("--root")
+        .arg(place.root())
+        .arg("evaluate")
+        .spawn()
+        .expect("it runs");
+    let results = place.machine.layout.compliance().join("results.jsonl");
+    wait_until(|| results.exists()).await;
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    wait_until(|| place.left_behind().is_empty()).await;
+    place.check_in().await;
+    let told = place.site.records().set.len();
+    assert!((50..=120).contains(&told), "{told}");
+}
+
+/// A script stops the evaluating process: the evaluation is cut off, and the next one finds what is left.
+#[tokio::test]
+async fn an_evaluating_process_that_stands_still_is_killed() {
+    let place = Place::new();
+    let script = "read -r _ _ _ p _ < /proc/$PPID/stat; kill -STOP $p; sleep 624";
+    let checks = vec![check("r", script, "right").within("1h")];
+    place.deploy(vec![item_of("a", checks)]).await;
+    assert!(place.evaluate().await.is_err());
+    let right = vec![check("r", "echo right", "right")];
+    place.deploy(vec![item_of("b", right)]).await;
+    assert_eq!(place.states().await["r"].0, Compliant);
+    assert_eq!(place.left_behind(), [""; 0]);
+}

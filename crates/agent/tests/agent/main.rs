@@ -2,6 +2,7 @@
 
 mod commands;
 mod crashes;
+mod mischief;
 mod place;
 mod policy;
 mod remediation;

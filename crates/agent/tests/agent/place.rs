@@ -403,6 +403,14 @@ impl Place {
         self.sign_list(old);
     }
 
+    /// The list that the site gives.
+    pub fn list(&self) -> PolicyList {
+        let records = self.site.records();
+        let signed = records.list.as_ref().expect("a list");
+        let payload = BASE64.decode(signed.payload.as_bytes()).expect("base64");
+        serde_json::from_slice(&payload).expect("a list")
+    }
+
     pub fn sign_list(&self, list: &PolicyList) {
         let signed = self.site.sign(PayloadType::List, list);
         self.site.records().list = Some(signed);

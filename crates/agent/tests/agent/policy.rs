@@ -325,3 +325,60 @@ async fn an_answer_that_is_lost_is_fetched_again() {
     assert_eq!(place.machine.state().delivery_trouble, None);
     assert_eq!(place.states().await["a"].0, Compliant);
 }
+
+/// When the next evaluation of the device's own is due.
+fn next(place: &Place) -> Option<domain::Timestamp> {
+    let identity = place.machine.enrolled().expect("enrolled");
+    compliance::next_evaluation(&place.machine, &identity)
+}
+
+#[tokio::test]
+async fn what_was_not_evaluated_is_not_recorded_as_evaluated() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    place.states().await;
+    place.clock.pass(60);
+    let (a, b) = (one(&place, "a"), one(&place, "b"));
+    place.publish(vec![a, b], &[json!({}), json!({})]);
+    // The first deployment has the one item, the second the other.
+    let mut list = place.list();
+    let both = list.deployments[0].items.clone();
+    for (deployment, body) in list.deployments.iter_mut().zip(&both) {
+        deployment.items = vec![*body];
+    }
+    place.sign_list(&list);
+    place.check_in().await;
+    let body = place.machine.layout.policy().join("bodies");
+    std::fs::remove_file(body.join(format!("{}.json", both[1]))).expect("removed");
+    place.site.records().away = true;
+    for evaluation in 1..=3 {
+        let outcome = place.evaluate().await.expect("evaluated");
+        assert_eq!(outcome.broken.len(), 1);
+        // It is tried again, later each time: never at once.
+        let wait = next(&place)
+            .expect("due")
+            .duration_since(place.clock.real());
+        assert_eq!(wait.as_secs(), 60 << (evaluation - 1), "{evaluation}");
+    }
+    place.site.records().away = false;
+    place.clock.pass(3600);
+    place.check_in().await;
+    assert_eq!(place.states().await.len(), 2);
+    assert_eq!(ran(&place, "b"), 1);
+    let wait = next(&place)
+        .expect("due")
+        .duration_since(place.clock.real());
+    assert!(wait.as_hours() >= 7, "{wait}");
+}
+
+#[tokio::test]
+async fn an_evaluation_that_was_refused_is_tried_again() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    std::fs::remove_file(place.machine.layout.policy().join("list.json")).expect("removed");
+    assert!(place.evaluate().await.is_err());
+    let wait = next(&place)
+        .expect("due")
+        .duration_since(place.clock.real());
+    assert_eq!(wait.as_secs(), 60);
+}

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use crate::place::{Check, Place, check, item, item_of};
+use crate::place::{Check, Place, check, item, item_of, wait_until};
 
 /// A file must say "right"; the remediation writes that.
 fn file_says_right(name: &str, file: &Path) -> Check {
@@ -216,4 +216,157 @@ async fn a_preference_gets_the_rules_value() {
     assert_eq!(key, Some(&plist::Value::Boolean(true)));
     let own = place.machine.preferences().string("RenewalPeriod1");
     assert_eq!(own.as_deref(), Some("1728000"));
+}
+
+/// A fails, B is mended by what mends A: B was found non-compliant before, and is not mended again.
+#[tokio::test]
+async fn what_another_remediation_mended_is_not_remediated() {
+    let place = Place::new();
+    let file = place.root().join("file");
+    let items = ["a", "b", "c"].map(|name| item_of(name, vec![file_says_right(name, &file)]));
+    place.deploy(items.into()).await;
+    let states = place.states().await;
+    let mut found: Vec<_> = states.values().map(|(state, _)| *state).collect();
+    found.sort();
+    assert_eq!(found, [Compliant, Compliant, Remediated]);
+    assert_eq!(runs(&file), 1);
+}
+
+/// Two baselines have two revisions of an item: what did not change has one number, one evaluation and
+/// one result, of both baselines.
+#[tokio::test]
+async fn a_rule_of_two_revisions_is_evaluated_once() {
+    let place = Place::new();
+    let file = place.root().join("file");
+    let discovery = format!("echo d >> {0}.found; cat {0}; true", file.display());
+    let mend = format!("echo run >> {0}.log; echo wrong > {0}", file.display());
+    let one = || check("r", &discovery, "right").remediated_by(&mend);
+    let old = item_of("a", vec![one()]);
+    let mut new = item_of("a", vec![one(), check("new", "echo right", "right")]);
+    new.revision = 2;
+    place.publish(vec![old, new], &[json!({}), json!({})]);
+    let mut list = place.list();
+    let both = list.deployments[0].items.clone();
+    for (deployment, body) in list.deployments.iter_mut().zip(both) {
+        deployment.items = vec![body];
+    }
+    place.sign_list(&list);
+    place.check_in().await;
+    let outcome = place.evaluate().await.expect("evaluated");
+    assert_eq!(outcome.found.len(), 2, "{:?}", outcome.found);
+    assert_eq!(runs(&file), 1);
+    let found = format!("{}.found", file.display());
+    let found = std::fs::read_to_string(found).expect("discovered");
+    assert_eq!(found.lines().count(), 2);
+    let rule = outcome
+        .found
+        .iter()
+        .find(|found| found.name.as_str() == "r");
+    assert_eq!(rule.expect("a rule").baselines.len(), 2);
+}
+
+#[tokio::test]
+async fn a_remediation_that_fails_three_times_says_why_and_not_that_it_did_not_last() {
+    let place = Place::new();
+    let failing = check("r", "echo wrong", "right").remediated_by("echo no way >&2; exit 7");
+    place.deploy(vec![item_of("a", vec![failing])]).await;
+    for evaluation in 1..=5 {
+        place.clock.pass(60);
+        let (state, why) = place.states().await.remove("r").expect("a rule");
+        assert_eq!(state, RemediationFailed);
+        assert!(why.contains("status 7: no way"), "{evaluation}: {why}");
+        assert!(!why.contains("did not last"), "{evaluation}: {why}");
+        assert_eq!(
+            why.contains("3 times"),
+            evaluation > 3,
+            "{evaluation}: {why}"
+        );
+    }
+}
+
+/// Nobody knows what was remediated: nothing is, for as long as it could matter.
+#[tokio::test]
+async fn a_guard_that_is_unreadable_stops_remediations_for_a_day() {
+    let place = Place::new();
+    let file = place.root().join("file");
+    place
+        .deploy(vec![item_of("a", vec![file_says_right("r", &file)])])
+        .await;
+    let folder = place.machine.layout.compliance();
+    std::fs::write(folder.join("guard.json"), "broken").expect("written");
+    let (state, why) = place.states().await.remove("r").expect("a rule");
+    assert_eq!(state, RemediationFailed);
+    assert!(why.contains("could not be read"), "{why}");
+    assert!(folder.join("guard.json.unreadable").exists());
+    place.clock.pass(23 * 3600);
+    assert_eq!(place.states().await["r"].0, RemediationFailed);
+    assert_eq!(runs(&file), 0);
+    place.clock.pass(2 * 3600);
+    assert_eq!(place.states().await["r"].0, Remediated);
+}
+
+/// The administrator takes a remediation back while the evaluation runs.
+#[tokio::test]
+async fn a_list_that_comes_meanwhile_stops_remediations() {
+    let place = Place::new();
+    let mark = place.root().join("mark");
+    let wait = format!(
+        "touch {0}; until [ -e {0}.go ]; do sleep 0.05; done; echo wrong",
+        mark.display()
+    );
+    let ran = place.root().join("ran");
+    let checks = || {
+        let mend = format!("touch {}", ran.display());
+        vec![
+            check("r", &wait, "right")
+                .within("60s")
+                .remediated_by(&mend),
+        ]
+    };
+    place.deploy(vec![item_of("a", checks())]).await;
+    let meanwhile = async {
+        wait_until(|| mark.exists()).await;
+        place.publish(vec![item_of("a", checks())], &[json!({"remediate": false})]);
+        place.check_in().await;
+        std::fs::write(format!("{}.go", mark.display()), "").expect("written");
+    };
+    let (states, ()) = tokio::join!(place.states(), meanwhile);
+    let (state, why) = &states["r"];
+    assert_eq!(*state, NonCompliant, "{why}");
+    assert!(why.contains("policy changed"), "{why}");
+    assert!(!ran.exists());
+}
+
+/// A list ends at its time, also while it is evaluated.
+#[tokio::test]
+async fn nothing_begins_after_the_lists_end() {
+    let place = Place::new();
+    let ran = place.root().join("ran");
+    let mend = format!("touch {}", ran.display());
+    let touch = format!("touch {}; echo right", ran.display());
+    let mut checks = vec![
+        check("a", "sleep 4; echo wrong", "right").remediated_by(&mend),
+        check("b", "sleep 4; echo right", "right"),
+    ];
+    checks.extend((0..3).map(|at| check(&format!("later {at}"), &touch, "right")));
+    let mut list = place.publish(vec![item_of("a", checks)], &[json!({})]);
+    list.expires_at = place.clock.real() + SignedDuration::from_secs(3);
+    place.sign_list(&list);
+    place.check_in().await;
+    assert!(place.evaluate().await.is_err());
+    assert!(!ran.exists());
+}
+
+/// A script kills its runner, and left something behind that has no environment: it is gone before the
+/// next script runs.
+#[tokio::test]
+async fn nothing_of_a_killed_runner_is_there_for_the_next_script() {
+    let place = Place::new();
+    let discovery = "echo $(ps -eo args | grep -c '^sleep 62[3]')";
+    let mend = "env -i setsid sleep 623 & sleep 0.2; kill -9 $PPID; sleep 5";
+    let checks = vec![check("r", discovery, "right").remediated_by(mend)];
+    place.deploy(vec![item_of("a", checks)]).await;
+    let outcome = place.evaluate().await.expect("evaluated");
+    assert_eq!(outcome.found[0].state, RemediationFailed);
+    assert_eq!(outcome.found[0].value.as_deref(), Some("0"));
 }

@@ -266,3 +266,33 @@ async fn defaults_is_the_agents_own() {
     assert_eq!(found.value.as_deref(), Some(missing));
     assert_eq!(place.machine.preferences().string("SMSID"), None);
 }
+
+/// The exit status alone decides nothing: grep -c prints a correct 0, and exits 1.
+#[tokio::test]
+async fn a_count_of_zero_is_a_value() {
+    let place = Place::new();
+    let setting = |name: &str| {
+        json!({"name": name, "data_type": name, "source": {"script": {
+            "discovery": "grep -c nothing /dev/null",
+        }}})
+    };
+    let rule = |setting: &str, operator: &str, operand: &str| {
+        json!({"name": format!("{setting} {operator}"), "setting": setting, "condition": {"value": {
+            "type": setting, "operator": operator, "operands": [operand],
+        }}})
+    };
+    let body = item(
+        "counts",
+        &[setting("integer"), setting("string")],
+        &[
+            rule("integer", "equals", "0"),
+            rule("integer", "greater-than", "0"),
+            rule("string", "equals", "0"),
+            rule("string", "not-equal-to", "0"),
+        ],
+    );
+    place.deploy(vec![body]).await;
+    let states = place.states().await;
+    let states: Vec<_> = states.values().map(|(state, _)| *state).collect();
+    assert_eq!(states, [Compliant, NonCompliant, Compliant, NonCompliant]);
+}

@@ -362,6 +362,18 @@ mod tests {
                 );
             }
         }
+        for operator in [Equals, NotEqualTo, OneOf, NoneOf] {
+            let condition = rule(Boolean, operator, &["1"]);
+            for wrong in ["on", "2", "truee", ""] {
+                let found = output(wrong, "", Ended::Exit(0));
+                let verdict = condition.judge(&found.reading(Boolean, &condition));
+                assert!(
+                    matches!(verdict, Verdict::Error(_)),
+                    "{operator} {wrong:?}: {verdict:?}"
+                );
+            }
+            assert_eq!(condition.judge(&Reading::Missing), Verdict::NonCompliant);
+        }
         for operator in [
             GreaterThan,
             LessThan,

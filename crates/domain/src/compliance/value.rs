@@ -104,8 +104,16 @@ impl TypedValue {
 /// RFC 3339, the form of property lists (`2026-11-22 10:00:00 +0000`), or a date alone. Without an
 /// offset it is UTC: a rule must mean the same on every client.
 fn date_and_time(text: &str) -> Option<Timestamp> {
+    // With a zone's name it is of that zone, also without an offset; where the zone is not known, the
+    // offset alone tells.
+    if let Ok(zoned) = text.parse::<jiff::Zoned>() {
+        return Some(zoned.timestamp());
+    }
     if let Ok(moment) = text.parse::<Timestamp>() {
         return Some(moment);
+    }
+    if text.contains('[') {
+        return None;
     }
     if let Ok(moment) = Timestamp::strptime("%Y-%m-%d %H:%M:%S %z", text) {
         return Some(moment);
@@ -228,7 +236,13 @@ mod tests {
                     "2026-11-22",
                     "2026-11-22T10:00:00",
                 ],
-                &["", "today", "22.11.2026", "2026-13-01"],
+                &[
+                    "",
+                    "today",
+                    "22.11.2026",
+                    "2026-13-01",
+                    "2026-11-22T10:00:00[Nowhere/At_All]",
+                ],
             ),
             (Boolean, &["true", "YES", "0", "1 "], &["", "on", "2"]),
         ];
@@ -240,6 +254,16 @@ mod tests {
                 assert!(data_type.parse(given).is_err(), "{data_type} {given:?}");
             }
         }
+    }
+
+    /// Never read as UTC, whether this computer knows the zone or not.
+    #[test]
+    fn a_date_with_a_zone_is_of_that_zone() {
+        let utc = DataType::DateAndTime.parse("2026-11-22T09:00:00Z");
+        let named = DataType::DateAndTime.parse("2026-11-22T10:00:00[Europe/Berlin]");
+        assert!(named.is_err() || named == utc, "{named:?}");
+        let both = DataType::DateAndTime.parse("2026-11-22T10:00:00+01:00[Europe/Berlin]");
+        assert_eq!(both, utc);
     }
 
     #[test]

@@ -40,10 +40,42 @@ pub fn prepare_service() -> io::Result<()> {
 /// The group of this runner.
 static OWN: OnceLock<PathBuf> = OnceLock::new();
 
-/// Puts this process into a group of its own, where one may be made.
-pub fn enter(most_memory: u64, most_processes: usize) {
-    let Some(service) = service() else { return };
+/// What the kernel did to the members of a group to keep its limits, since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Enforced {
+    /// Processes that it killed, as there was no memory left.
+    pub killed: u64,
+    /// Processes that it did not let start.
+    pub not_started: u64,
+}
+
+/// In this runner's group. Nothing where there is none.
+pub fn enforced() -> Enforced {
+    OWN.get()
+        .map_or_else(Enforced::default, |own| enforced_in(own))
+}
+
+fn enforced_in(group: &Path) -> Enforced {
+    let count = |file: &str, name: &str| {
+        let text = fs::read_to_string(group.join(file)).unwrap_or_default();
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let count = lines.find_map(|(key, count)| (key == name).then(|| count.parse().ok())?);
+        count.unwrap_or(0)
+    };
+    Enforced {
+        killed: count("memory.events", "oom_kill"),
+        not_started: count("pids.events", "max"),
+    }
+}
+
+/// Puts this process into a group of its own, where one may be made. True when the kernel then holds
+/// the limit on memory.
+pub fn enter(most_memory: u64, most_processes: usize) -> bool {
+    let Some(service) = service() else {
+        return false;
+    };
     let group = service.join(format!("{RUNNER}{}", getpid().as_raw_nonzero()));
+    let mut holds_memory = true;
     let entered = make(&group).and_then(|()| {
         for (limit, value) in [
             ("memory.max", most_memory.to_string()),
@@ -53,13 +85,20 @@ pub fn enter(most_memory: u64, most_processes: usize) {
         ] {
             if let Err(error) = fs::write(group.join(limit), value) {
                 tracing::debug!(event = "no-limit", limit, %error);
+                holds_memory &= limit != "memory.max";
             }
         }
         put_in(&group, getpid())
     });
     match entered {
-        Ok(()) => drop(OWN.set(group)),
-        Err(error) => tracing::debug!(event = "no-control-group", %error),
+        Ok(()) => {
+            let _ = OWN.set(group);
+            holds_memory
+        }
+        Err(error) => {
+            tracing::debug!(event = "no-control-group", %error);
+            false
+        }
     }
 }
 
@@ -149,4 +188,24 @@ fn put_in(group: &Path, process: Pid) -> io::Result<()> {
         group.join("cgroup.procs"),
         process.as_raw_nonzero().to_string(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_enforced_is_counted() {
+        let group = tempfile::tempdir().expect("a folder");
+        let group = group.path();
+        assert_eq!(enforced_in(group), Enforced::default());
+        let events = "low 0\nhigh 0\nmax 17\noom 3\noom_kill 2\noom_group_kill 0\n";
+        fs::write(group.join("memory.events"), events).expect("written");
+        fs::write(group.join("pids.events"), "max 5\n").expect("written");
+        let expected = Enforced {
+            killed: 2,
+            not_started: 5,
+        };
+        assert_eq!(enforced_in(group), expected);
+    }
 }
