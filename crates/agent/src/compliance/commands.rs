@@ -1,6 +1,7 @@
-//! Commands of the site: signed, for this device, done once. A command is remembered until it
-//! expires, so that the same one does nothing when it comes again; and it is remembered before it is
-//! done, so that being cut off does not do it twice.
+//! Commands of the site: signed, for this device, done once. A command is remembered before it is done,
+//! so that being cut off does not do it twice; and after, so that the same one does nothing when it comes
+//! again. Of those that expired long ago only the latest end is remembered, and nothing unknown that ends
+//! before it is done: whatever time somebody tells this device, no command is done twice.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,12 +18,17 @@ use crate::platform::Layout;
 
 /// More are refused until some expire.
 const MOST: usize = 1_000;
+/// So many that are over and expired are remembered by their names: as many as nearly every device ever
+/// gets.
+const REMEMBERED: usize = 256;
 
 /// What is remembered of a site's commands. Read, changed and written by who holds the machine's lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commands {
     owner: Owner,
     known: BTreeMap<CommandId, Known>,
+    /// The latest end of those that were forgotten.
+    forgotten: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +56,7 @@ impl Commands {
         let nothing = Self {
             owner: owner.clone(),
             known: BTreeMap::new(),
+            forgotten: None,
         };
         let text = match fs::read(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(nothing),
@@ -82,6 +89,11 @@ impl Commands {
         if self.known.contains_key(&command.id) {
             return Ok(false);
         }
+        if let Some(forgotten) = self.forgotten
+            && command.expires_at <= forgotten
+        {
+            return Err(PolicyProblem::Forgotten(forgotten));
+        }
         if self.known.len() >= MOST {
             return Err(PolicyProblem::Unreadable(format!(
                 "{MOST} commands wait already"
@@ -97,15 +109,21 @@ impl Commands {
         Ok(true)
     }
 
-    /// Forgets what expired before `known`, a moment that has certainly passed and never steps back:
-    /// whatever the clock does, such a command is not taken again.
-    pub fn forget(&mut self, known: Option<Timestamp>) -> bool {
-        let before = self.known.len();
-        if let Some(known) = known {
-            self.known
-                .retain(|_, command| command.expires_at > known || !command.is_over());
+    /// Forgets the oldest of what is over and expired by `now`, when there is too much of it. `now` may be
+    /// wrong, and may have been told by somebody who means ill.
+    pub fn forget(&mut self, now: Timestamp) -> bool {
+        let known = self.known.iter();
+        let mut over: Vec<(Timestamp, CommandId)> = known
+            .filter(|(_, command)| command.is_over() && command.expires_at <= now)
+            .map(|(id, command)| (command.expires_at, id.clone()))
+            .collect();
+        let too_many = over.len().saturating_sub(REMEMBERED);
+        over.sort();
+        for (expires_at, id) in over.drain(..too_many) {
+            self.known.remove(&id);
+            self.forgotten = self.forgotten.max(Some(expires_at));
         }
-        self.known.len() != before
+        too_many > 0
     }
 
     /// Marks the next one that waits as begun.

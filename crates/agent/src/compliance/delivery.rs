@@ -5,7 +5,7 @@ use domain::{Smsid, Timestamp};
 use protocol::{BodyHash, CheckInAnswer, PolicyState, PolicyVersion, ResultsState, SignedDocument};
 
 use super::commands::Commands;
-use super::policy::{Owner, PolicyProblem, PolicyStore, Seen, Verifier};
+use super::policy::{Owner, PolicyProblem, PolicyStore, Verifier};
 use super::results::{Header, Results};
 use super::schedule::Schedule;
 use crate::failure::Failure;
@@ -60,7 +60,7 @@ pub fn problem(machine: &Machine, identity: &Identity, state: &State) -> Option<
         (schedule.is_some() && !identity.site.trust_verified).then(|| unverified(identity));
     let expired = schedule
         .map(|schedule| schedule.expires_at)
-        .filter(|expires_at| machine.best_time() >= *expires_at)
+        .filter(|expires_at| machine.policy_time(owner.pin) >= *expires_at)
         .map(|expires_at| format!("the policy list expired {expires_at}: nothing runs"));
     let refused = [&state.policy_problem, &state.command_problem];
     let refused = refused.into_iter().flatten().cloned();
@@ -94,8 +94,7 @@ pub fn note_answer(
     let Some(owner) = owner(machine) else {
         return Ok(());
     };
-    // The site's word, over TLS: nobody knows better.
-    let now = answer.time;
+    let now = note_time(machine, &owner, answer.time)?;
     if let Some(notice) = &answer.policy {
         let schedule = Schedule::read(&machine.layout).filter(|schedule| schedule.owner == owner);
         state.policy_wanted |=
@@ -105,6 +104,19 @@ pub fn note_answer(
         settle(machine, &owner, answer.results)?;
     }
     take_commands(machine, &owner, state, answer)
+}
+
+/// Remembers the time that a check-in's answer tells. What policy goes by does not go back with it.
+fn note_time(machine: &Machine, owner: &Owner, told: Timestamp) -> Result<Timestamp, Failure> {
+    let store = PolicyStore::new(&machine.layout);
+    // Without it no list is taken, which says why.
+    let Ok(mut seen) = store.seen(owner.pin) else {
+        return Ok(told);
+    };
+    let now = seen.time_of(machine, told);
+    seen.note_time(machine, now);
+    store.note_seen(owner.pin, &seen)?;
+    Ok(now)
 }
 
 fn settle(machine: &Machine, owner: &Owner, site_has: Option<u64>) -> Result<(), Failure> {
@@ -134,6 +146,7 @@ fn take_commands(
     state: &mut State,
     answer: &CheckInAnswer,
 ) -> Result<(), Failure> {
+    let now = machine.command_time(owner.pin, answer.time);
     let mut commands = match Commands::read(&machine.layout, owner) {
         Ok(commands) => commands,
         Err(error) => {
@@ -141,8 +154,8 @@ fn take_commands(
             return Ok(());
         }
     };
-    let mut changed = commands.forget(state.known_time.as_ref().map(|known| known.time));
-    let mut verifier = Verifier::new(owner.clone(), answer.time);
+    let mut changed = commands.forget(now);
+    let mut verifier = Verifier::new(owner.clone(), now);
     state.command_problem = None;
     for document in &answer.commands {
         match commands.take(document, &mut verifier) {
@@ -268,17 +281,34 @@ async fn take_list(
     client: &SiteClient,
 ) -> Result<PolicyVersion, Refused> {
     let store = PolicyStore::new(&machine.layout);
-    let mut verifier = Verifier::new(owner.clone(), machine.best_time());
     let refused = |problem| Refused::Problem("the policy list".to_owned(), problem);
-    let seen = store.seen(owner.pin)?;
+    let mut seen = store.seen(owner.pin)?;
     let document = client.policy().await?;
-    let list = verifier.list(&document, seen.newest).map_err(refused)?;
-    // Nothing older comes after it, also when a body of it is refused.
-    let newest = Seen {
-        newest: list.version,
-        ..seen
+    let now = seen.time_of(machine, machine.best_time());
+    let mut verifier = Verifier::new(owner.clone(), now);
+    let list = match verifier.list(&document, seen.newest) {
+        Err(problem) if problem.is_lateness() => {
+            verifier = Verifier::new(owner.clone(), machine.best_time());
+            let list = verifier.list(&document, seen.newest).map_err(refused)?;
+            // A site whose clock was ahead once says so by a higher epoch, which it signs: then the time
+            // begins anew.
+            if list.version.epoch <= seen.newest.epoch {
+                return Err(refused(problem));
+            }
+            seen.time = None;
+            list
+        }
+        list => list.map_err(refused)?,
     };
-    store.note_seen(owner.pin, newest)?;
+    // A newer list may have an earlier date, from a site that mended its clock.
+    if list.version > seen.newest || Some(list.issued_at) > seen.signed_at {
+        seen.signed_at = Some(list.issued_at);
+    }
+    // Nothing older comes after it, also when a body of it is refused.
+    seen.newest = list.version;
+    let now = seen.time_of(machine, machine.best_time().max(list.issued_at));
+    seen.note_time(machine, now);
+    store.note_seen(owner.pin, &seen)?;
     for hash in list.deployments.iter().flat_map(|one| &one.items) {
         take_body(&store, &mut verifier, client, *hash).await?;
     }
@@ -287,11 +317,8 @@ async fn take_list(
     // From here on the list is in force; then come the version below which none is any more, and what
     // is due.
     store.keep_list(&document)?;
-    let taken = Seen {
-        newest: list.version,
-        taken: list.version,
-    };
-    store.note_seen(owner.pin, taken)?;
+    seen.taken = list.version;
+    store.note_seen(owner.pin, &seen)?;
     schedule.write(&machine.layout)?;
     store.prune(&list)?;
     Ok(list.version)

@@ -61,7 +61,7 @@ pub fn next_evaluation(machine: &Machine, identity: &Identity) -> Option<Timesta
         return None;
     }
     let schedule = schedule_of(machine, &Owner::of(identity)?)?;
-    with_moment(machine, |moment| schedule.next(moment))
+    with_moment(machine, &schedule, |moment| schedule.next(moment))
 }
 
 fn does_wait(machine: &Machine, identity: &Identity) -> bool {
@@ -158,7 +158,7 @@ fn begin(
             }
             of
         }
-        Selection::Due => with_moment(machine, |moment| schedule.due(moment)),
+        Selection::Due => with_moment(machine, &schedule, |moment| schedule.due(moment)),
     };
     if *selection == Selection::Due && deployments.is_empty() && !schedule.dropped {
         return Ok(None);
@@ -205,8 +205,8 @@ async fn ask(
 ) -> Result<Answered, Failure> {
     let facts = (machine.facts)();
     let plan = Plan {
+        now: machine.policy_time(owner.pin),
         owner,
-        now: machine.best_time(),
         // A distribution's name is no version that a rule compares with.
         os_version: match facts.os_name.as_str() {
             "Linux" => platform::os_version_number().unwrap_or(facts.os_version),
@@ -404,7 +404,8 @@ async fn end(
 
 /// What a command says, verified again: it lay on disk, and time went by.
 fn order_of(machine: &Machine, owner: &Owner, document: &SignedDocument) -> Result<Order, String> {
-    let command = Verifier::new(owner.clone(), machine.best_time()).command(document);
+    let now = machine.command_time(owner.pin, machine.best_time());
+    let command = Verifier::new(owner.clone(), now).command(document);
     Ok(command.map_err(|problem| problem.to_string())?.order)
 }
 
@@ -492,11 +493,11 @@ fn schedule_of(machine: &Machine, owner: &Owner) -> Option<Schedule> {
     Schedule::read(&machine.layout).filter(|schedule| schedule.owner == *owner)
 }
 
-fn with_moment<T>(machine: &Machine, ask: impl FnOnce(&Moment<'_>) -> T) -> T {
+fn with_moment<T>(machine: &Machine, schedule: &Schedule, ask: impl FnOnce(&Moment<'_>) -> T) -> T {
     let now = machine.now();
     ask(&Moment {
         now,
-        known: machine.best_time(),
+        known: machine.policy_time(schedule.owner.pin),
         zone: &TimeZone::system(),
         boot: &machine.boot,
         booted: now.saturating_sub(machine.clock.elapsed()).unwrap_or(now),

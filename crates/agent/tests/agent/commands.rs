@@ -69,6 +69,59 @@ async fn a_command_is_done_once_and_its_result_told_once() {
 }
 
 #[tokio::test]
+async fn a_site_that_tells_a_wrong_time_gets_no_command_done_twice() {
+    let place = Place::new();
+    let command = place.order(test_script(&place));
+    place.site.records().commands = vec![command];
+    assert_eq!(obey(&place).await.len(), 1);
+    for ahead in [8 * 24, 400 * 24, 0] {
+        place.site.records().ahead = SignedDuration::from_hours(ahead);
+        obey(&place).await;
+        assert_eq!(ran(&place), 1, "{ahead}");
+    }
+}
+
+#[tokio::test]
+async fn no_command_is_done_again_that_was_forgotten() {
+    let place = Place::new();
+    // More than a device remembers, and all of them expire.
+    let order = |_| place.order(test_script(&place));
+    let script = place.order(test_script(&place));
+    let plain = (0..300).map(|_| place.order(Order::CheckIn));
+    let commands: Vec<_> = std::iter::once(script).chain(plain).collect();
+    place.site.records().commands = commands.clone();
+    place.check_in().await;
+    place.site.records().commands.clear();
+    compliance::do_commands(&place.machine).await.expect("done");
+    assert_eq!(obey(&place).await.len(), 301);
+    place.site.records().ahead = SignedDuration::from_hours(25);
+    place.check_in().await;
+    place.site.records().ahead = SignedDuration::ZERO;
+    place.site.records().commands = commands;
+    assert_eq!(obey(&place).await, []);
+    assert_eq!(ran(&place), 1);
+    // What is new is done as ever, as soon as it ends after what was forgotten.
+    place.clock.pass(3600);
+    place.site.records().commands = vec![order(())];
+    assert_eq!(obey(&place).await.len(), 1);
+    assert_eq!(ran(&place), 2);
+}
+
+#[tokio::test]
+async fn a_command_that_ended_before_a_list_was_signed_is_not_done() {
+    let place = Place::new();
+    let held_back = place.order(test_script(&place));
+    place.clock.pass(25 * 3600);
+    place.deploy(vec![]).await;
+    place.site.records().ahead = SignedDuration::from_hours(-25);
+    place.site.records().commands = vec![held_back];
+    assert_eq!(obey(&place).await, []);
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("it expired"), "{told}");
+    assert_eq!(ran(&place), 0);
+}
+
+#[tokio::test]
 async fn what_is_no_command_for_this_device_is_refused() {
     let place = Place::new();
     let now = place.clock.real();

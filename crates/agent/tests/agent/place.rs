@@ -66,6 +66,8 @@ impl Clock for TestClock {
 #[derive(Default)]
 pub struct Records {
     pub away: bool,
+    /// How far the time that it tells is ahead.
+    pub ahead: SignedDuration,
     /// So many answers get lost.
     pub lose_answers: usize,
     pub list: Option<SignedDocument>,
@@ -135,7 +137,7 @@ impl FakeSite {
             records.check_ins.push(check_in);
             let now = self.clock.real();
             return ok(&CheckInAnswer {
-                time: now,
+                time: now + records.ahead,
                 device: device().smsid(),
                 renewal: RenewalInfo {
                     suggested_window: Window {

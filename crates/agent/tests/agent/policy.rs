@@ -247,6 +247,66 @@ async fn a_list_that_expired_runs_nothing_and_is_fetched_anew() {
 }
 
 #[tokio::test]
+async fn a_list_that_expired_stays_so_whatever_time_somebody_tells() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    for ahead in [15 * 24, 0] {
+        place.site.records().ahead = SignedDuration::from_hours(ahead);
+        place.check_in().await;
+        assert!(place.evaluate().await.is_err(), "{ahead}");
+    }
+    assert_eq!(ran(&place, "a"), 0);
+    assert!(
+        problem(&place).contains("it expired"),
+        "{}",
+        problem(&place)
+    );
+    // Also after a restart, and by the device's own count of what went by.
+    let mut place = place;
+    place.machine.boot = "second".to_owned();
+    place.check_in().await;
+    assert!(place.evaluate().await.is_err());
+    assert_eq!(ran(&place, "a"), 0);
+}
+
+#[tokio::test]
+async fn a_site_that_tells_the_same_time_again_and_again_prolongs_nothing() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    for hours in (0..15 * 24).step_by(6) {
+        place.site.records().ahead = SignedDuration::from_hours(-hours);
+        place.check_in().await;
+        place.clock.pass(6 * 3600);
+    }
+    assert!(place.evaluate().await.is_err());
+    assert_eq!(ran(&place, "a"), 0);
+}
+
+#[tokio::test]
+async fn a_site_whose_clock_was_ahead_comes_back_with_a_higher_epoch() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    place.site.records().ahead = SignedDuration::from_hours(400 * 24);
+    place.check_in().await;
+    place.site.records().ahead = SignedDuration::ZERO;
+    place.publish(vec![one(&place, "a")], &[json!({})]);
+    place.check_in().await;
+    assert!(
+        problem(&place).contains("it expired"),
+        "{}",
+        problem(&place)
+    );
+    place.site.records().version = PolicyVersion {
+        epoch: 1,
+        counter: 0,
+    };
+    place.deploy(vec![one(&place, "b")]).await;
+    assert_eq!(place.states().await["b"].0, Compliant);
+    place.check_in().await;
+    assert_eq!(place.states().await["b"].0, Compliant);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_years_ahead_strands_nobody() {
     let place = Place::new();
     place.clock.set(3 * 365 * 86_400);
