@@ -161,14 +161,20 @@ impl Commands {
         any
     }
 
-    /// A result that the site does not know.
-    pub fn next_result(&self) -> Option<(CommandId, CommandResult)> {
-        self.known
-            .iter()
+    /// A result that the site does not know, but none of `not`.
+    pub fn next_result(&self, not: &[CommandId]) -> Option<(CommandId, CommandResult)> {
+        let known = self.known.iter();
+        known
+            .filter(|(id, _)| !not.contains(id))
             .find_map(|(id, known)| match &known.stage {
                 Stage::Done(result) => Some((id.clone(), result.clone())),
                 _ => None,
             })
+    }
+
+    pub fn is_late(&self, id: &CommandId, now: Timestamp) -> bool {
+        let known = self.known.get(id);
+        known.is_none_or(|known| known.expires_at <= now)
     }
 
     pub fn told(&mut self, id: &CommandId) {

@@ -48,8 +48,7 @@ pub struct Outcome {
 /// When [`work`] has something to do; none where nothing is planned.
 pub fn next(machine: &Machine, identity: &Identity) -> Option<Timestamp> {
     let state = machine.state();
-    let delivery = delivery::is_waiting(machine, identity, &state)
-        .then(|| delivery::not_before(&state, machine.now()));
+    let delivery = delivery::next(machine, identity, &state);
     let command = does_wait(machine, identity).then(|| machine.now());
     let evaluation = next_evaluation(machine, identity);
     [delivery, command, evaluation].into_iter().flatten().min()
@@ -91,16 +90,13 @@ pub async fn work(machine: &Machine) -> Result<(), Failure> {
 }
 
 async fn deliver_when_due(machine: &Machine) -> Result<(), Failure> {
-    let _lock = machine.lock().await?;
     let identity = match machine.enrolled() {
         Err(Failure::NotEnrolled) => return Ok(()),
         identity => identity?,
     };
-    let state = machine.state();
-    let is_due = delivery::is_waiting(machine, &identity, &state)
-        && delivery::not_before(&state, machine.now()) <= machine.now();
-    match is_due {
-        true => delivery::deliver_and_note(machine).await,
+    let next = delivery::next(machine, &identity, &machine.state());
+    match next.is_some_and(|next| next <= machine.now()) {
+        true => delivery::deliver_when_due(machine).await,
         false => Ok(()),
     }
 }
@@ -359,10 +355,7 @@ pub async fn do_commands(machine: &Machine) -> Result<(), Failure> {
         end(machine, &owner, &id, done, detail).await?;
         if leaves {
             // The site is told first: there is nobody left to do so after.
-            {
-                let _lock = machine.lock().await?;
-                let _ = delivery::deliver(machine).await;
-            }
+            let _ = delivery::deliver(machine).await;
             platform::start_uninstalling(&machine.program, &machine.layout)?;
             return Ok(());
         }

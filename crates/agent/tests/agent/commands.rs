@@ -166,6 +166,29 @@ async fn what_is_no_command_for_this_device_is_refused() {
 }
 
 #[tokio::test]
+async fn a_result_that_the_site_does_not_take_now_is_told_later() {
+    let place = Place::new();
+    let command = place.order(Order::CheckIn);
+    place.site.records().commands = vec![command];
+    place.check_in().await;
+    place.site.records().commands.clear();
+    for status in [403, 409, 429, 500] {
+        place.site.records().refuses_results = Some(status);
+        assert_eq!(obey(&place).await, [], "{status}");
+    }
+    place.site.records().refuses_results = None;
+    assert_eq!(obey(&place).await.len(), 1);
+    // One that it does not know is not told for ever.
+    let command = place.order(Order::CheckIn);
+    place.site.records().commands = vec![command];
+    place.site.records().refuses_results = Some(404);
+    assert_eq!(obey(&place).await, []);
+    place.site.records().refuses_results = None;
+    place.site.records().commands.clear();
+    assert_eq!(obey(&place).await, []);
+}
+
+#[tokio::test]
 async fn a_command_that_was_cut_off_is_not_done_again() {
     let place = Place::new();
     let command = place.order(test_script(&place));

@@ -71,6 +71,10 @@ pub struct Records {
     /// So many answers get lost.
     pub lose_answers: usize,
     pub list: Option<SignedDocument>,
+    /// Takes the list's place when that was fetched.
+    pub then_list: Option<SignedDocument>,
+    /// The status with which results of commands are refused.
+    pub refuses_results: Option<u16>,
     content: String,
     pub version: PolicyVersion,
     pub bodies: HashMap<String, SignedDocument>,
@@ -156,7 +160,11 @@ impl FakeSite {
             });
         }
         if path == protocol::POLICY_PATH {
-            return ok(records.list.as_ref().expect("a list"));
+            let list = records.list.clone().expect("a list");
+            if let Some(then) = records.then_list.take() {
+                records.list = Some(then);
+            }
+            return ok(&list);
         }
         if let Some(hash) = path.strip_prefix(&format!("{}/", protocol::POLICY_BODY_PATH)) {
             return match records.bodies.get(hash) {
@@ -170,6 +178,9 @@ impl FakeSite {
             return ok(&records.take(&report));
         }
         if let Some(id) = path.strip_prefix(&format!("{}/", protocol::COMMAND_PATH)) {
+            if let Some(status) = records.refuses_results {
+                return (status, b"not now".to_vec());
+            }
             let result = serde_json::from_slice(&request.body).expect("a result");
             records.command_results.push((id.to_owned(), result));
             return (204, Vec::new());

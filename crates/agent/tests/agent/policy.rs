@@ -307,6 +307,54 @@ async fn a_site_whose_clock_was_ahead_comes_back_with_a_higher_epoch() {
 }
 
 #[tokio::test]
+async fn a_list_that_was_overtaken_while_it_was_fetched_is_fetched_anew() {
+    let place = Place::new();
+    place.publish(vec![one(&place, "a")], &[json!({})]);
+    agent::renewal::check_in(&place.machine)
+        .await
+        .expect("a check-in");
+    let old = place.site.records().list.take();
+    place.publish(vec![one(&place, "b")], &[json!({})]);
+    {
+        let mut records = place.site.records();
+        records.then_list = std::mem::replace(&mut records.list, old);
+    }
+    compliance::deliver_and_note(&place.machine)
+        .await
+        .expect("noted");
+    assert_eq!(problem(&place), "");
+    assert_eq!(place.machine.state().policy_trouble, None);
+    assert_eq!(place.states().await["b"].0, Compliant);
+}
+
+#[tokio::test]
+async fn a_body_that_the_site_does_not_give_is_told_and_asked_for_soon_and_holds_nothing_up() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    place.states().await;
+    place.publish(vec![one(&place, "b")], &[json!({})]);
+    place.site.records().bodies.clear();
+    place.check_in().await;
+    assert!(problem(&place).contains("does not give the policy body"));
+    let state = place.machine.state();
+    let trouble = state.policy_trouble.clone().expect("a trouble");
+    assert!(trouble.next.duration_since(place.clock.real()).as_mins() <= 60);
+    // The results went all the same.
+    assert_eq!(state.delivery_trouble, None);
+    assert_eq!(place.site.records().set.len(), 1);
+    place.check_in().await;
+    let reported = place.site.records().check_ins.pop().expect("a check-in");
+    let told = reported.policy.expect("a state").problem;
+    assert!(told.expect("a problem").contains("does not give"));
+    // What is good again is taken when it is due, without another check-in.
+    place.publish(vec![one(&place, "b")], &[json!({})]);
+    place.clock.pass(3600);
+    compliance::work(&place.machine).await.expect("worked");
+    assert_eq!(problem(&place), "");
+    assert_eq!(ran(&place, "b"), 1);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_years_ahead_strands_nobody() {
     let place = Place::new();
     place.clock.set(3 * 365 * 86_400);
