@@ -166,6 +166,8 @@ fn take_commands(
         match commands.take(document, &mut verifier) {
             Ok(new) => changed |= new,
             Err(problem) => {
+                // Its result waits again.
+                changed |= matches!(problem, PolicyProblem::Done(_));
                 tracing::warn!(event = "command-refused", %problem);
                 state.command_problem = Some(format!("a command was refused: {problem}"));
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use domain::{BaselineName, ComplianceState, Severity, Timestamp, fault};
 use jiff::tz::TimeZone;
-use protocol::{CommandResult, Order, SignedDocument};
+use protocol::{CommandId, CommandResult, Order, SignedDocument};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
@@ -25,6 +25,7 @@ use crate::files;
 use crate::identity::{Identity, Machine};
 use crate::platform;
 use crate::renewal;
+use crate::site::SiteClient;
 
 /// Which deployments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,11 @@ fn does_wait(machine: &Machine, identity: &Identity) -> bool {
 /// When it cannot be done; what was found out until then is kept.
 pub async fn work(machine: &Machine) -> Result<(), Failure> {
     deliver_when_due(machine).await?;
-    do_commands(machine).await?;
+    // Whatever is wrong with them, what is deployed is evaluated.
+    let obeyed = do_commands(machine).await;
+    if let Err(failure) = &obeyed {
+        tracing::error!(event = "commands-not-done", %failure);
+    }
     let due = match machine.enrolled() {
         // It was told to leave.
         Err(Failure::NotEnrolled) => return Ok(()),
@@ -86,7 +91,8 @@ pub async fn work(machine: &Machine) -> Result<(), Failure> {
         let (rules, changed) = (outcome.found.len(), outcome.changed);
         tracing::info!(event = "evaluated", rules, changed);
     }
-    deliver_when_due(machine).await
+    deliver_when_due(machine).await?;
+    obeyed
 }
 
 async fn deliver_when_due(machine: &Machine) -> Result<(), Failure> {
@@ -332,12 +338,13 @@ pub async fn do_commands(machine: &Machine) -> Result<(), Failure> {
     })
     .await?;
     loop {
-        let mut next = None;
-        change_commands(machine, &owner, |commands| next = commands.begin_next()).await?;
-        let Some((id, document)) = next else {
+        let commands = Commands::read(&machine.layout, &owner)?;
+        if let Some(id) = commands.leaving() {
+            return leave(machine, &id).await;
+        }
+        let Some((id, document)) = commands.next_waiting() else {
             return Ok(());
         };
-        fault::step("command-begun");
         let order = match order_of(machine, &owner, &document) {
             Ok(order) => order,
             Err(why) => {
@@ -348,18 +355,56 @@ pub async fn do_commands(machine: &Machine) -> Result<(), Failure> {
         };
         tracing::info!(event = "command", %id, order = named(&order));
         let leaves = order == Order::Uninstall;
+        change_commands(machine, &owner, |commands| match leaves {
+            true => commands.leave(&id),
+            false => commands.begin(&id),
+        })
+        .await?;
+        fault::step("command-begun");
+        if leaves {
+            continue;
+        }
         let (done, detail) = match obey(machine, &owner, order).await {
             Ok(detail) => (true, detail),
             Err(failure) => (false, failure.to_string()),
         };
         end(machine, &owner, &id, done, detail).await?;
-        if leaves {
-            // The site is told first: there is nobody left to do so after.
-            let _ = delivery::deliver(machine).await;
-            platform::start_uninstalling(&machine.program, &machine.layout)?;
-            return Ok(());
+        fault::step("command-ended");
+    }
+}
+
+/// How long the removal of this client may take.
+const REMOVAL: Duration = Duration::from_secs(60);
+
+/// Tells the site that this client goes, and has it removed by a process of its own. Whatever is cut off
+/// is begun again: that it is to leave is gone with the rest.
+async fn leave(machine: &Machine, id: &CommandId) -> Result<(), Failure> {
+    // The site is told first: there is nobody left to do so after. When it is not there, `Leave` tells it.
+    let result = CommandResult {
+        at: machine.best_time(),
+        done: true,
+        detail: "the client takes its leave".to_owned(),
+    };
+    {
+        let _lock = machine.lock().await?;
+        let identity = machine.enrolled()?;
+        let client = SiteClient::new(&identity.site, Some(&identity), machine)?;
+        if let Err(failure) = client.command_result(id, &result).await {
+            tracing::warn!(event = "leave-not-told", %failure);
         }
     }
+    fault::step("leaving-told");
+    platform::start_uninstalling(&machine.program, &machine.layout)?;
+    let begun = tokio::time::Instant::now();
+    while machine.layout.identity().exists() {
+        if begun.elapsed() > REMOVAL {
+            return Err(Failure::other(
+                "this client was not removed; it is tried again",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 async fn change_commands(
@@ -380,7 +425,7 @@ async fn change_commands(
 async fn end(
     machine: &Machine,
     owner: &Owner,
-    id: &protocol::CommandId,
+    id: &CommandId,
     done: bool,
     mut detail: String,
 ) -> Result<(), Failure> {
@@ -438,7 +483,8 @@ async fn obey(machine: &Machine, owner: &Owner, order: Order) -> Result<String, 
             let cut_off = || Failure::other("the script was cut off");
             answered.tested.ok_or_else(cut_off)
         }
-        Order::Uninstall => Ok("the client takes its leave".to_owned()),
+        // Whoever is told so leaves: see `leave`.
+        Order::Uninstall => Err(Failure::other("it is not done like this")),
     }
 }
 

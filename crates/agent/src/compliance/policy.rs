@@ -16,7 +16,7 @@ use data_encoding::BASE64;
 use domain::{Pin, Smsid, Timestamp};
 use jiff::SignedDuration;
 use protocol::{
-    BodyHash, Command, ItemBody, PayloadType, PolicyList, PolicyVersion, SignedDocument,
+    BodyHash, Command, CommandId, ItemBody, PayloadType, PolicyList, PolicyVersion, SignedDocument,
     signed_message,
 };
 use serde::de::DeserializeOwned;
@@ -46,6 +46,8 @@ pub enum PolicyProblem {
         given: PolicyVersion,
         newest: PolicyVersion,
     },
+    #[error("{0} was done already")]
+    Done(CommandId),
     #[error("it ends before {0}, and this device forgot which of those it did")]
     Forgotten(Timestamp),
     #[error("its content is not what its name says")]

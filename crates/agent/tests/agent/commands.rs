@@ -50,8 +50,10 @@ async fn a_command_is_done_once_and_its_result_told_once() {
         results[0].detail,
         "it ended with status 4\nSTDOUT:\nout\nSTDERR:\nerr\n"
     );
-    // The same again, and after a restart.
-    assert_eq!(obey(&place).await, []);
+    // A site that offers it again does not know the result any more: it was restored, or means ill.
+    assert_eq!(obey(&place).await, results);
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("was done already"), "{told}");
     assert_eq!(ran(&place), 1);
     // Also when it has expired and is forgotten.
     place.clock.pass(25 * 3600);
@@ -78,6 +80,71 @@ async fn a_site_that_tells_a_wrong_time_gets_no_command_done_twice() {
         place.site.records().ahead = SignedDuration::from_hours(ahead);
         obey(&place).await;
         assert_eq!(ran(&place), 1, "{ahead}");
+    }
+}
+
+#[tokio::test]
+async fn commands_are_done_in_the_order_in_which_they_were_given() {
+    let place = Place::new();
+    let mark = place.root().join("ran");
+    let mut commands: Vec<_> = (0..6)
+        .map(|number| {
+            let script = format!("echo {number} >> {}", mark.display());
+            let script = script.parse().expect("a script");
+            place.clock.pass(1);
+            place.order(Order::TestScript { script })
+        })
+        .collect();
+    commands.reverse();
+    place.site.records().commands = commands;
+    assert_eq!(obey(&place).await.len(), 6);
+    let ran = std::fs::read_to_string(mark).expect("they ran");
+    assert_eq!(ran.split_whitespace().collect::<String>(), "012345");
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_commands_cannot_be_read_and_all_else_goes_on() {
+    let place = Place::new();
+    place
+        .deploy(vec![item_of("a", vec![check("a", "echo right", "right")])])
+        .await;
+    let file = place.machine.layout.compliance().join("commands.json");
+    std::fs::write(&file, "no JSON").expect("written");
+    place.site.records().commands = vec![place.order(test_script(&place))];
+    place.check_in().await;
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("no command is done"), "{told}");
+    assert!(compliance::work(&place.machine).await.is_err());
+    assert_eq!(place.site.records().set.len(), 1);
+    assert_eq!(ran(&place), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_cut_off_while_it_leaves_leaves_all_the_same() {
+    let place = Place::new();
+    place.site.records().commands = vec![place.order(Order::Uninstall)];
+    place.check_in().await;
+    for point in ["command-begun", "leaving-told"] {
+        let ran = place.comply(&[("PERENNIAL_TEST_DIE_AT", point)]);
+        assert_ne!(ran.code(), Some(0), "{point}");
+        assert!(place.machine.layout.identity().exists(), "{point}");
+    }
+    assert_eq!(place.comply(&[]).code(), Some(0));
+    assert!(!place.machine.layout.identity().exists());
+}
+
+#[tokio::test]
+async fn a_command_that_is_cut_off_has_one_result_and_is_not_begun_again() {
+    for (point, done) in [("command-begun", false), ("command-ended", true)] {
+        let place = Place::new();
+        place.site.records().commands = vec![place.order(test_script(&place))];
+        place.check_in().await;
+        let cut = place.comply(&[("PERENNIAL_TEST_DIE_AT", point)]);
+        assert_ne!(cut.code(), Some(0), "{point}");
+        let results = obey(&place).await;
+        assert_eq!(results.len(), 1, "{point}");
+        assert_eq!(results[0].done, done, "{point}");
+        assert_eq!(ran(&place), usize::from(done), "{point}");
     }
 }
 

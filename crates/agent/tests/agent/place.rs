@@ -447,6 +447,23 @@ impl Place {
         command.output().expect("it runs")
     }
 
+    /// What the daemon starts when something is due.
+    pub fn comply(&self, variables: &[(&str, &str)]) -> std::process::ExitStatus {
+        let mut command = std::process::Command::new(program());
+        command
+            .arg("--root")
+            .arg(self.root())
+            .arg("comply")
+            .envs(variables.iter().copied())
+            .stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        let open = child.stdin.take();
+        // `wait` would close it.
+        let ended = child.wait().expect("it ends");
+        drop(open);
+        ended
+    }
+
     /// Processes of scripts of this computer that are still there.
     pub fn left_behind(&self) -> Vec<String> {
         let mark = format!("PERENNIAL_ROOT={}", self.root().display());
