@@ -323,6 +323,11 @@ pub trait ReadCollections {
         at: Timestamp,
         limit: u32,
     ) -> Result<Option<CollectionPreview>, Unavailable>;
+    /// Whether the members of a collection say what is deployed to whom, or exempt from it: by
+    /// themselves, or through collections that depend on this one.
+    async fn collection_aims(&self, name: &CollectionName) -> Result<bool, Unavailable>;
+    /// The same, of the collections in which somebody named this device.
+    async fn named_device_aims(&self, device: DeviceId) -> Result<bool, Unavailable>;
     /// What there is to do about memberships.
     async fn membership_work(&self) -> Result<MembershipWork, Unavailable>;
 }

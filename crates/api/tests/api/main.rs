@@ -115,6 +115,72 @@ fn word(status: u16) -> &'static str {
 }
 
 #[tokio::test]
+async fn only_who_deploys_chooses_the_members_of_what_is_deployed_to() {
+    const ITEM: &str = concat!(
+        r#"{"name":"i","content":{"platforms":[{"os":"Linux"}],"settings":[{"name":"s","#,
+        r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+        r#""rules":[{"name":"r","setting":"s","condition":{"existential":"must-exist"}}]}}"#
+    );
+    let api = Api::new().await;
+    let full = Some(Role::FullAdministrator.word());
+    let collections = "/api/v1/collections";
+    for (path, body) in [
+        (collections, r#"{"name":"Inner"}"#),
+        (collections, r#"{"name":"Out"}"#),
+        (collections, r#"{"name":"Limit"}"#),
+        (
+            collections,
+            r#"{"name":"Target","rules":{"limited_to":"Limit","include":["Inner"],"exclude":["Out"]}}"#,
+        ),
+        (collections, r#"{"name":"Spared"}"#),
+        (collections, r#"{"name":"Other"}"#),
+        ("/api/v1/configuration-items", ITEM),
+        (
+            "/api/v1/baselines",
+            r#"{"name":"b","content":{"parts":[{"item":{"name":"i"}}]}}"#,
+        ),
+        (
+            "/api/v1/deployments",
+            r#"{"baseline":"b","collection":"Target"}"#,
+        ),
+        (
+            "/api/v1/exemptions",
+            r#"{"item":"i","rule":"r","scope":{"collection":"Spared"},"reason":"x"}"#,
+        ),
+    ] {
+        let (status, text) = api.ask("POST", path, full, body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {text}");
+    }
+    let members = r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#;
+    let rules = r#"{"query":"os.name == \"Linux\""}"#;
+    for role in Role::ALL {
+        for name in ["Inner", "Out", "Limit", "Target", "Spared", "Other"] {
+            let may = match name {
+                "Other" => role.may(domain::Action::ManageCollections),
+                _ => role.may(domain::Action::Deploy),
+            };
+            for (method, what, body) in [
+                ("POST", "members/add", members),
+                ("POST", "members/remove", members),
+                ("PUT", "rules", rules),
+            ] {
+                let path = format!("{collections}/{name}/{what}");
+                let (status, text) = api.ask(method, &path, Some(role.word()), body).await;
+                // The device is not there, and the refusal of that is none of the role.
+                assert_eq!(status != 403, may, "{role} {path}: {status} {text}");
+            }
+            // Those that are deployed to need their rules again.
+            if name == "Target" && role.may(domain::Action::Deploy) {
+                let body = r#"{"limited_to":"Limit","include":["Inner"],"exclude":["Out"]}"#;
+                let path = format!("{collections}/{name}/rules");
+                let (status, text) = api.ask("PUT", &path, full, body).await;
+                assert_eq!(status, 200, "{text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_route_as_every_principal() {
     let api = Api::new().await;
     let mut table = String::new();

@@ -484,6 +484,62 @@ pub async fn a_deployment_comes_to_revisions_and_rules(in_place: Place) {
     assert_eq!(place(&store).await.version.epoch, 2);
 }
 
+pub async fn a_collection_aims_what_depends_on_its_members(place: Place) {
+    let store = place.open().await;
+    let (device, _) = enrolled(&store).await;
+    for name in ["Limit", "Inner", "Out", "Other"] {
+        create(&store, name).await.expect("creates");
+    }
+    let kind = Kind::CreateCollection {
+        name: named("Target"),
+        rules: domain::CollectionRules {
+            limited_to: named("Limit"),
+            include: [named("Inner")].into(),
+            exclude: [named("Out")].into(),
+            ..Default::default()
+        },
+    };
+    apply(&store, 1, kind).await.expect("creates");
+    make_item(&store, "a").await;
+    make_baseline(&store, "b", &[of_item("a", None)]).await;
+    add(&store, "Inner", &[device.id]).await.expect("adds");
+    let aims = async || {
+        let mut found = Vec::new();
+        for name in ["Limit", "Inner", "Out", "Target", "Other", "no"] {
+            if store.collection_aims(&named(name)).await.expect("reads") {
+                found.push(name);
+            }
+        }
+        let by_name = store.named_device_aims(device.id).await.expect("reads");
+        (found, by_name)
+    };
+    assert_eq!(aims().await, (vec![], false));
+    let Ok(Applied::Numbered(number)) =
+        object(&store, CreateDeployment(Box::new(deploy("b", "Target")))).await
+    else {
+        panic!("not deployed");
+    };
+    let all = vec!["Limit", "Inner", "Out", "Target"];
+    assert_eq!(aims().await, (all.clone(), true));
+    object(&store, DeleteDeployment { number })
+        .await
+        .expect("deletes");
+    assert_eq!(aims().await, (vec![], false));
+    let exempt = Exempt(Box::new(NewExemption {
+        item: item("a"),
+        rule: "r".parse().expect("a name"),
+        scope: ExemptionScope::Collection(named("Target")),
+        reason: "a broken disk".parse().expect("a reason"),
+        until: None,
+    }));
+    let Ok(Applied::Numbered(number)) = object(&store, exempt).await else {
+        panic!("not exempted");
+    };
+    assert_eq!(aims().await, (all, true));
+    object(&store, EndExemption { number }).await.expect("ends");
+    assert_eq!(aims().await, (vec![], false));
+}
+
 pub async fn exemptions_end_and_stay_in_the_records(place: Place) {
     let store = place.open().await;
     create(&store, "Labs").await.expect("creates");
