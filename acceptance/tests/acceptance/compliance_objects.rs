@@ -774,11 +774,11 @@ async fn a_node_signs_with_the_key_that_it_has_now() -> Result<()> {
 
     let raised = admin(&site, &["policy", "raise-epoch", "--yes"])?.succeeded();
     assert!(
-        raised.out.starts_with("the policy has version 2."),
+        raised.out.starts_with("the policy has version "),
         "{raised:?}"
     );
     let (after, _) = device.list(&server).await?;
-    assert!(after.version > before.version && after.version.epoch == 2);
+    assert!(after.version > before.version && after.version.epoch > before.version.epoch);
     let shown = admin(&site, &["policy", "show"])?.succeeded().out;
     assert!(shown.contains("Lists are good for       30d"), "{shown}");
 

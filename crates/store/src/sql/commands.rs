@@ -107,10 +107,12 @@ pub(super) async fn expire(
     }))
 }
 
-pub(super) async fn raise_epoch(db: &mut DbConnection) -> Result<Outcome> {
-    let sql = "UPDATE policy SET epoch = epoch + 1, counter = counter + 1, objects = objects + 1 \
-         WHERE one = 1 RETURNING epoch";
-    let row = sqlx::query(sql).fetch_one(db).await?;
+/// Records that were restored a second time have the same epoch as the first time: the time is one that no
+/// device saw.
+pub(super) async fn raise_epoch(db: &mut DbConnection, at: Timestamp) -> Result<Outcome> {
+    let sql = "UPDATE policy SET epoch = CASE WHEN epoch + 1 > $1 THEN epoch + 1 ELSE $1 END, \
+         counter = counter + 1, objects = objects + 1 WHERE one = 1 RETURNING epoch";
+    let row = sqlx::query(sql).bind(at.as_second()).fetch_one(db).await?;
     Ok(Ok(Applied::Numbered(row.try_get("epoch")?)))
 }
 

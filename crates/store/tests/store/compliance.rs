@@ -476,12 +476,24 @@ pub async fn a_deployment_comes_to_revisions_and_rules(in_place: Place) {
     assert!(deployed(&store, number).await.is_empty());
     let standing = store.standing(certificate.serial).await.expect("reads");
     assert!(standing.expect("is there").deployments.is_empty());
+}
 
-    assert_eq!(
-        apply(&store, 20, Kind::RaiseEpoch).await,
-        Ok(Applied::Numbered(2))
-    );
-    assert_eq!(place(&store).await.version.epoch, 2);
+pub async fn each_epoch_is_higher_than_those_before(place: Place) {
+    let store = place.open().await;
+    let raise = async |second| match apply(&store, second, Kind::RaiseEpoch).await {
+        Ok(Applied::Numbered(epoch)) => epoch,
+        other => panic!("not raised: {other:?}"),
+    };
+    // Records that are restored twice from one backup begin twice with the same epoch, and later.
+    for restored_at in [1_000, 2_000] {
+        tamper(&place.location, "UPDATE policy SET epoch = 1").await;
+        assert_eq!(raise(restored_at).await, at(restored_at).as_second());
+    }
+    // Also under a clock that went back, or twice within a second.
+    assert_eq!(raise(1_500).await, at(2_000).as_second() + 1);
+    assert_eq!(raise(2_001).await, at(2_000).as_second() + 2);
+    let version = store.policy().await.expect("reads").version;
+    assert_eq!(version.epoch, raise(0).await.unsigned_abs() - 1);
 }
 
 pub async fn a_collection_aims_what_depends_on_its_members(place: Place) {
