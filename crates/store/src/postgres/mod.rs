@@ -41,6 +41,8 @@ type DbConnection = PgConnection;
 type DbRow = PgRow;
 
 const BEGIN: &str = "BEGIN";
+/// Several reads of what is there at one moment.
+const READ_ONE_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// A certificate is issued while its device stays as it is: a node that retires the device waits,
 /// and then sees the certificate.
 const LOCK_DEVICE_ROWS: &str = " FOR SHARE OF d";

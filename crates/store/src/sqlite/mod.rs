@@ -47,6 +47,8 @@ type DbRow = SqliteRow;
 
 /// Takes the write lock at once, so that a transaction never fails half-way for want of it.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+/// Several reads of what is there at one moment.
+const READ_ONE_MOMENT: &str = "BEGIN";
 /// The one writer needs no row locks.
 const LOCK_DEVICE_ROWS: &str = "";
 const LOCK_ROW: &str = "";
