@@ -230,11 +230,16 @@ impl Site {
             order,
         };
         let document = self.sign_command(&command).await?;
+        let script = match &command.order {
+            Order::TestScript { script } => Some(x509::sha256(&[script.as_str().as_bytes()])),
+            _ => None,
+        };
         let new = NewCommand {
             id: id.clone(),
             device,
             kind,
             about,
+            script,
             document: serde_json::to_string(&document).expect("plain data"),
             expires_at,
         };

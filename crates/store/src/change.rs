@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use domain::compliance::NestingCycle;
 use domain::{
     AfterExpiry, AlertKind, BaselineName, CollectionName, CollectionRules, DeviceFacts, DeviceId,
@@ -678,6 +679,7 @@ impl Kind {
                 new.device.to_string(),
                 json!({
                     "command": new.id, "what": new.kind, "about": new.about,
+                    "script": new.script.map(|digest| HEXLOWER.encode(&digest)),
                     "expires_at": new.expires_at,
                 }),
             ),

@@ -96,6 +96,8 @@ pub struct NewCommand {
     pub kind: CommandKind,
     /// Of a test: the item, its revision and the setting.
     pub about: String,
+    /// Of a test: the script's SHA-256.
+    pub script: Option<[u8; 32]>,
     /// The signed document, as the device gets it.
     pub document: String,
     pub expires_at: Timestamp,

@@ -7,9 +7,10 @@ use domain::compliance::{
     ItemName,
 };
 use domain::{DeviceId, Period};
-use protocol::{BodyHash, CommandId, PolicyVersion};
+use protocol::{BodyHash, CommandId, ItemBody, PolicyVersion};
 use sqlx::{Connection, QueryBuilder, Row};
 
+use super::compliance::sha256;
 use super::reads::{MOST, corrupt, device_id, no_cursor, optional_time, page, time, word};
 use super::{Database, Db, DbRow, READ_ONE_MOMENT};
 use crate::Unavailable;
@@ -66,7 +67,7 @@ impl ReadCompliance for Database {
         revision: Option<u32>,
     ) -> Result<Option<ItemRevision>> {
         let mut query = QueryBuilder::<Db>::new(
-            "SELECT i.name, r.number, r.created_at, r.author, r.body_hash, r.content \
+            "SELECT i.name, r.number, r.created_at, r.author, r.body_hash, r.body \
              FROM configuration_item i JOIN item_revision r ON r.item = i.id \
              WHERE i.deleted_at IS NULL AND i.name = ",
         );
@@ -79,14 +80,22 @@ impl ReadCompliance for Database {
         };
         let row = query.build().fetch_optional(&self.readers).await?;
         row.map(|row| {
-            let content: String = row.try_get("content")?;
+            // Out of what devices get: what people see, and what is tested, is what its hash says.
+            let bytes: Vec<u8> = row.try_get("body")?;
+            let hash = body_hash(&row)?;
+            if sha256(&bytes) != *hash.as_bytes() {
+                return Err(corrupt(format!(
+                    "the body {hash} is not what its hash says"
+                )));
+            }
+            let body: ItemBody = serde_json::from_slice(&bytes).map_err(corrupt)?;
             Ok(ItemRevision {
                 item: word(&row, "name")?,
                 revision: count(&row, "number")?,
                 created_at: time(&row, "created_at")?,
                 author: row.try_get("author")?,
-                body: body_hash(&row)?,
-                content: serde_json::from_str(&content).map_err(corrupt)?,
+                body: hash,
+                content: body.content,
             })
         })
         .transpose()

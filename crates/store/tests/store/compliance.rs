@@ -8,7 +8,7 @@ use domain::{CommandKind, CommandState};
 use protocol::{CommandId, CommandResult, ItemBody, PolicyState, PolicyVersion};
 use store::ObjectChange::*;
 
-use super::contract::{apply, at, change, enrolled, random};
+use super::contract::{apply, at, change, enrolled, random, tamper};
 use super::fleet::{add, create, named};
 use super::*;
 
@@ -478,6 +478,22 @@ pub async fn a_deployment_comes_to_revisions_and_rules(in_place: Place) {
     assert!(standing.expect("is there").deployments.is_empty());
 }
 
+pub async fn a_revision_is_read_as_devices_get_it(place: Place) {
+    let store = place.open().await;
+    make_item(&store, "a").await;
+    let read = async || store.item_revision(&item("a"), None).await;
+    let before = read().await.expect("reads").expect("there");
+    // Somebody who writes the database changes the copy that is compared.
+    tamper(
+        &place.location,
+        "UPDATE item_revision SET content = replace(content, 'echo x', 'echo z')",
+    )
+    .await;
+    assert_eq!(read().await.expect("reads").expect("there"), before);
+    tamper(&place.location, "UPDATE item_revision SET body = body_hash").await;
+    assert!(read().await.is_err());
+}
+
 pub async fn each_epoch_is_higher_than_those_before(place: Place) {
     let store = place.open().await;
     let raise = async |second| match apply(&store, second, Kind::RaiseEpoch).await {
@@ -626,6 +642,7 @@ pub async fn a_command_is_for_one_device_and_done_once(place: Place) {
         device: to,
         kind: CommandKind::Renew,
         about: String::new(),
+        script: None,
         document: "{}".to_owned(),
         expires_at: at(expires),
     };
