@@ -300,6 +300,7 @@ impl From<Conflict> for Error {
             | Conflict::UsedByExemption(_)
             | Conflict::NestingCycle(_)
             | Conflict::DeploymentTooLarge(..)
+            | Conflict::RevisedTooMuch(_)
             | Conflict::TooMany(..)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }

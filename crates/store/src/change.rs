@@ -422,6 +422,10 @@ pub enum Conflict {
     NestingCycle(#[from] NestingCycle),
     #[error("deployment {0} would have more than {1} {2}; deploy less at once")]
     DeploymentTooLarge(i64, i64, &'static str),
+    #[error(
+        "the revisions of this configuration item would have more than {0} MiB, and they stay for ever; make a new item"
+    )]
+    RevisedTooMuch(i64),
     #[error("there are {0} {1} already, the most that there can be")]
     TooMany(i64, &'static str),
     #[error("the collection is used by the collection `{0}`; change that first")]

@@ -37,8 +37,9 @@ pub use change::{
 pub use compliance::{
     Baseline, BaselineSummary, Command, DeployedBodies, DeploymentRecord, Exemption,
     ExemptionFilter, Item, ItemRevision, MOST_BASELINES, MOST_DEPLOYED_ITEMS, MOST_DEPLOYED_RULES,
-    MOST_DEPLOYMENTS, MOST_EXEMPTIONS, MOST_ITEMS, MOST_WAITING_COMMANDS, NewCommand, NewExemption,
-    ObjectChange, OpenCommand, PolicyPlace, ReadCompliance, RevisionSummary,
+    MOST_DEPLOYMENTS, MOST_EXEMPTIONS, MOST_ITEMS, MOST_REVISED_BYTES, MOST_WAITING_COMMANDS,
+    NewCommand, NewExemption, ObjectChange, OpenCommand, PolicyPlace, ReadCompliance,
+    RevisionSummary,
 };
 pub use model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint,

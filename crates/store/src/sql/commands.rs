@@ -64,7 +64,8 @@ pub(super) async fn end(
     result: &CommandResult,
     at: Timestamp,
 ) -> Result<Outcome> {
-    let sql = "UPDATE command SET ended_at = $3, done = $4, detail = $5 \
+    // The device has it no more, and a script may be long.
+    let sql = "UPDATE command SET ended_at = $3, done = $4, detail = $5, document = '' \
          WHERE id = $1 AND device = $2 AND done IS NULL";
     let done = sqlx::query(sql)
         .bind(id.as_bytes().to_vec())
@@ -94,7 +95,7 @@ pub(super) async fn expire(
     device: DeviceId,
     at: Timestamp,
 ) -> Result<Outcome> {
-    let sql = "UPDATE command SET ended_at = expires_at \
+    let sql = "UPDATE command SET ended_at = expires_at, document = '' \
          WHERE device = $1 AND ended_at IS NULL AND expires_at <= $2";
     let done = sqlx::query(sql)
         .bind(device.as_bytes().to_vec())

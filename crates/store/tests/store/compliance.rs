@@ -478,6 +478,45 @@ pub async fn a_deployment_comes_to_revisions_and_rules(in_place: Place) {
     assert!(standing.expect("is there").deployments.is_empty());
 }
 
+pub async fn the_revisions_of_an_item_are_bounded(place: Place) {
+    let store = place.open().await;
+    make_item(&store, "a").await;
+    // Much more than the site takes for one.
+    let large = |mark: &str| -> ItemContent {
+        let script = format!("echo {mark} {}", "x".repeat(250_000));
+        let names: Vec<String> = (0..140).map(|number| format!("s{number}")).collect();
+        let settings: Vec<_> = names
+            .iter()
+            .map(|name| {
+                serde_json::json!({"name": name, "data_type": "string",
+                    "source": {"script": {"discovery": script}}})
+            })
+            .collect();
+        let rules: Vec<_> = names
+            .iter()
+            .map(|name| {
+                serde_json::json!({"name": name, "setting": name,
+                    "condition": {"existential": "must-exist"}})
+            })
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "platforms": [{"os": "macOS"}], "settings": settings, "rules": rules,
+        }))
+        .expect("an item")
+    };
+    assert!(revise(&store, "a", large("1"), None).await.is_ok());
+    assert!(matches!(
+        revise(&store, "a", large("2"), None).await,
+        Err(Conflict::RevisedTooMuch(64))
+    ));
+    // Others have their own bound, and what says the same is no revision.
+    make_item(&store, "b").await;
+    assert_eq!(
+        revise(&store, "a", large("1"), None).await,
+        Ok(Applied::Unchanged)
+    );
+}
+
 pub async fn a_revision_is_read_as_devices_get_it(place: Place) {
     let store = place.open().await;
     make_item(&store, "a").await;
