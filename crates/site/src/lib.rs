@@ -86,6 +86,7 @@ struct Inner {
     /// Another policy key is in use, and the audit log does not have it yet.
     policy_key_unnoted: AtomicBool,
     assignments: policy::Assignments,
+    recent_lists: policy::RecentLists,
     audit_key: PrivateKey,
     nonce_key: [u8; 32],
     settings: Settings,
@@ -133,6 +134,7 @@ impl Site {
             authority,
             policy_key,
             policy_key_unnoted: AtomicBool::new(false),
+            recent_lists: policy::RecentLists::default(),
             assignments: policy::Assignments::default(),
             nonce_key: proof::nonce_key(&audit_key),
             audit_key,

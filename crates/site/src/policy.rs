@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use authority::PolicySigner;
 use data_encoding::{BASE64, HEXLOWER};
-use domain::{Action, Timestamp};
+use domain::{Action, DeviceId, Timestamp};
+use jiff::SignedDuration;
 use protocol::{
     AssignedDeployment, BodyHash, POLICY_LIMIT, PayloadType, PolicyList, PolicyNotice,
     PolicyVersion, SignedDocument, signed_message,
@@ -47,7 +48,44 @@ struct Assigned {
     digest: [u8; 32],
 }
 
+/// The lists that devices fetched lately from this node. Somebody may change the policy while a device
+/// fetches the bodies of its list: that is nothing for the audit log.
+#[derive(Default)]
+pub(crate) struct RecentLists(Mutex<Recent>);
+
+#[derive(Default)]
+struct Recent {
+    lists: HashMap<DeviceId, (Timestamp, Assignment)>,
+    /// Since when: older ones are gone.
+    since: Timestamp,
+}
+
+/// How long a device may take for the bodies of a list.
+const FETCHING: SignedDuration = SignedDuration::from_mins(10);
+
+impl RecentLists {
+    fn remember(&self, device: DeviceId, list: &Assignment, now: Timestamp) {
+        let mut recent = self.0.lock().expect("no holder panics");
+        // Now and then: when the policy changes, every device comes.
+        if now.duration_since(recent.since).abs() >= FETCHING {
+            let is_recent = |at: Timestamp| now.duration_since(at).abs() < FETCHING;
+            recent.lists.retain(|_, (at, _)| is_recent(*at));
+            recent.since = now;
+        }
+        recent.lists.insert(device, (now, list.clone()));
+    }
+
+    fn had(&self, device: DeviceId, hash: BodyHash, now: Timestamp) -> bool {
+        let recent = self.0.lock().expect("no holder panics");
+        recent
+            .lists
+            .get(&device)
+            .is_some_and(|(at, list)| now.duration_since(*at).abs() < FETCHING && list.has(hash))
+    }
+}
+
 /// All that one device is to evaluate.
+#[derive(Clone)]
 struct Assignment(Vec<Arc<Assigned>>);
 
 impl Site {
@@ -84,6 +122,9 @@ impl Site {
                 payload.len()
             )));
         }
+        self.0
+            .recent_lists
+            .remember(device.device(), &assignment, now);
         metrics::counter!("site_policy_lists_total").increment(1);
         Ok(signed(&signer, PayloadType::List, &payload))
     }
@@ -98,10 +139,15 @@ impl Site {
         hash: BodyHash,
     ) -> Result<SignedDocument> {
         let signer = self.policy_signer().await?;
-        let body = match self.assignment(device).await?.has(hash) {
+        let assignment = self.assignment(device).await?;
+        let body = match assignment.has(hash) {
             true => self.0.store.body(hash).await?,
             false => None,
         };
+        let id = device.device();
+        if body.is_none() && self.0.recent_lists.had(id, hash, self.now()) {
+            return Err(not_on_the_list(hash));
+        }
         let Some(body) = body else {
             return Err(self.refuse_body(device, hash).await);
         };
@@ -115,7 +161,8 @@ impl Site {
 
     async fn refuse_body(&self, device: &DevicePrincipal, hash: BodyHash) -> Error {
         let id = device.device().to_string();
-        let reason = format!("the body {hash} is not on this device's list");
+        let refused = not_on_the_list(hash);
+        let reason = refused.to_string();
         let key = ("policy-body-refused", id.clone(), device.address);
         self.note(device.actor(), key, &reason, |detail| {
             Kind::Noted(Note {
@@ -125,7 +172,7 @@ impl Site {
             })
         })
         .await;
-        Error::NotFound(reason)
+        refused
     }
 
     /// # Errors
@@ -199,6 +246,10 @@ impl Site {
         self.0.assignments.remember(place, numbers, &found);
         Ok(Assignment(found))
     }
+}
+
+fn not_on_the_list(hash: BodyHash) -> Error {
+    Error::NotFound(format!("the body {hash} is not on this device's list"))
 }
 
 fn signed(signer: &PolicySigner, payload_type: PayloadType, payload: &[u8]) -> SignedDocument {
