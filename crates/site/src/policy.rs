@@ -102,9 +102,10 @@ impl Site {
     /// # Errors
     /// When this node does not sign policy.
     pub async fn policy_list(&self, device: &DevicePrincipal) -> Result<SignedDocument> {
+        let now = self.now();
+        self.0.limits.count_list(device.device(), now)?;
         let signer = self.policy_signer().await?;
         let assignment = self.assignment(device).await?;
-        let now = self.now();
         let life = self.0.settings.policy_lifetime.duration();
         let list = PolicyList {
             device: device.device().smsid(),
@@ -144,8 +145,9 @@ impl Site {
             true => self.0.store.body(hash).await?,
             false => None,
         };
-        let id = device.device();
-        if body.is_none() && self.0.recent_lists.had(id, hash, self.now()) {
+        let (id, now) = (device.device(), self.now());
+        self.0.limits.count_body(id, assignment.bodies(), now)?;
+        if body.is_none() && self.0.recent_lists.had(id, hash, now) {
             return Err(not_on_the_list(hash));
         }
         let Some(body) = body else {
@@ -328,6 +330,11 @@ impl Assignment {
         self.0
             .iter()
             .any(|assigned| assigned.deployment.items.contains(&hash))
+    }
+
+    fn bodies(&self) -> usize {
+        let items = self.0.iter().map(|one| one.deployment.items.len());
+        items.sum()
     }
 
     fn deployments(&self) -> Vec<AssignedDeployment> {

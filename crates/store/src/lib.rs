@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    CollectionName, DeviceId, Filter, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
-    TokenDigest,
+    AlertKind, CollectionName, DeviceId, Filter, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber,
+    Timestamp, TokenDigest,
 };
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
@@ -251,6 +251,7 @@ pub trait Reads:
         filter: &CertificateFilter,
     ) -> Result<Page<Certificate>, Unavailable>;
     /// Alerts, newest first.
+    async fn has_open_alert(&self, kind: AlertKind, device: DeviceId) -> Result<bool, Unavailable>;
     async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>, Unavailable>;
     /// How much an account has used of its limits.
     async fn usage(
