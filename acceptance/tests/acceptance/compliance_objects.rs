@@ -774,7 +774,7 @@ async fn a_node_signs_with_the_key_that_it_has_now() -> Result<()> {
         assert!(openssl_agrees(&site, &serde_json::to_value(&document)?)?);
     }
     let log = admin(&site, &["audit", "list", "--csv"])?.succeeded().out;
-    assert_eq!(log.matches("policy-key-changed").count(), 1, "{log}");
+    assert_eq!(log.matches("policy-key-used").count(), 2, "{log}");
 
     let raised = admin(&site, &["policy", "raise-epoch", "--yes"])?.succeeded();
     assert!(

@@ -40,10 +40,9 @@ mod settings;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use authority::{Authority, AuthorityError, PolicyKey};
-use domain::{Clock, Pin, Rng};
+use domain::{Clock, KeyDigest, Pin, Rng};
 use store::{Actor, Applied, Change, Conflict, Kind, Store, Unavailable};
 use tokio::sync::Notify;
 use x509::PrivateKey;
@@ -83,8 +82,8 @@ struct Inner {
     store: Store,
     authority: Authority,
     policy_key: PolicyKey,
-    /// Another policy key is in use, and the audit log does not have it yet.
-    policy_key_unnoted: AtomicBool,
+    /// The policy key that the audit log is known to have.
+    policy_key_noted: tokio::sync::Mutex<Option<KeyDigest>>,
     assignments: policy::Assignments,
     recent_lists: policy::RecentLists,
     audit_key: PrivateKey,
@@ -133,7 +132,7 @@ impl Site {
             store,
             authority,
             policy_key,
-            policy_key_unnoted: AtomicBool::new(false),
+            policy_key_noted: tokio::sync::Mutex::default(),
             recent_lists: policy::RecentLists::default(),
             assignments: policy::Assignments::default(),
             nonce_key: proof::nonce_key(&audit_key),

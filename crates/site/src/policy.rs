@@ -3,7 +3,6 @@
 //! a device.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use authority::PolicySigner;
@@ -181,7 +180,7 @@ impl Site {
     /// When the role may not.
     pub async fn policy(&self, by: &Administrator) -> Result<PolicyView> {
         by.require(Action::ReadCompliance)?;
-        let signer = match self.policy_signer().await {
+        let signer = match self.policy_key() {
             Ok(signer) => Some(signer),
             Err(Error::NoPolicyKey) => None,
             Err(other) => return Err(other),
@@ -206,27 +205,27 @@ impl Site {
         }
     }
 
-    /// The key that signs policy. One that was put in the place of another is told in the audit log.
-    pub(crate) async fn policy_signer(&self) -> Result<Arc<PolicySigner>> {
-        let (signer, changed) = self.0.policy_key.current().map_err(|error| {
+    /// The key that is in this node's folder.
+    fn policy_key(&self) -> Result<Arc<PolicySigner>> {
+        let signer = self.0.policy_key.current().map_err(|error| {
             tracing::error!(event = "policy-key-not-read", %error);
             Error::NoPolicyKey
         })?;
-        let unnoted = &self.0.policy_key_unnoted;
-        unnoted.fetch_or(changed, Ordering::Relaxed);
-        let signer = signer.ok_or(Error::NoPolicyKey)?;
-        if unnoted.swap(false, Ordering::Relaxed) {
-            let note = Note {
-                action: "policy-key-changed",
-                subject: self.name().to_owned(),
-                detail: format!("the new policy certificate ends {}", signer.not_after()),
-            };
-            tracing::info!(event = "policy-key-changed", not_after = %signer.not_after());
-            if let Err(error) = self.commit(Actor::site(), Kind::Noted(note)).await {
-                // Nothing is signed with a key that the log does not know.
-                unnoted.store(true, Ordering::Relaxed);
-                return Err(error);
+        signer.ok_or(Error::NoPolicyKey)
+    }
+
+    /// The key that signs policy. Nothing is signed with one that the audit log does not know.
+    pub(crate) async fn policy_signer(&self) -> Result<Arc<PolicySigner>> {
+        let signer = self.policy_key()?;
+        let (key, not_after) = (signer.key(), signer.not_after());
+        // Whoever comes meanwhile waits until it is noted.
+        let mut noted = self.0.policy_key_noted.lock().await;
+        if *noted != Some(key) {
+            let kind = Kind::NotePolicyKey { key, not_after };
+            if self.commit(Actor::site(), kind).await? == Applied::Done {
+                tracing::info!(event = "policy-key-used", %key, %not_after);
             }
+            *noted = Some(key);
         }
         Ok(signer)
     }

@@ -218,6 +218,11 @@ pub enum Kind {
     },
     /// Devices take lists of this site again although its counter stepped back.
     RaiseEpoch,
+    /// A node is about to sign with a policy key.
+    NotePolicyKey {
+        key: KeyDigest,
+        not_after: Timestamp,
+    },
     /// A device reports results. Telemetry: the audit log keeps nothing of it.
     ReportResults(NewResults),
     /// One step of working out how a deployment that changed stands on its devices.
@@ -693,6 +698,11 @@ impl Kind {
                 json!({ "command": id, "done": result.done }),
             ),
             Kind::ExpireCommands { device } => ("commands-expired", device.to_string(), json!({})),
+            Kind::NotePolicyKey { key, not_after } => (
+                "policy-key-used",
+                key.to_string(),
+                json!({ "not_after": not_after }),
+            ),
             Kind::RaiseEpoch => (
                 "policy-epoch-raised",
                 match applied {

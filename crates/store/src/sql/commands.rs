@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use domain::{DeviceId, DeviceState, Timestamp};
+use domain::{DeviceId, DeviceState, KeyDigest, Timestamp};
 use protocol::{CommandId, CommandResult, PolicyState};
 use sqlx::{QueryBuilder, Row};
 
@@ -99,6 +99,23 @@ pub(super) async fn expire(
          WHERE device = $1 AND ended_at IS NULL AND expires_at <= $2";
     let done = sqlx::query(sql)
         .bind(device.as_bytes().to_vec())
+        .bind(at.as_millisecond())
+        .execute(db)
+        .await?;
+    Ok(Ok(match done.rows_affected() {
+        0 => Applied::Unchanged,
+        _ => Applied::Done,
+    }))
+}
+
+pub(super) async fn note_key(
+    db: &mut DbConnection,
+    key: &KeyDigest,
+    at: Timestamp,
+) -> Result<Outcome> {
+    let sql = "INSERT INTO policy_key (key, noted_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    let done = sqlx::query(sql)
+        .bind(key.as_bytes().to_vec())
         .bind(at.as_millisecond())
         .execute(db)
         .await?;

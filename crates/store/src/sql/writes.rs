@@ -269,6 +269,7 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             commands::end(db, *device, id, result, change.at).await
         }
         Kind::ExpireCommands { device } => commands::expire(db, *device, change.at).await,
+        Kind::NotePolicyKey { key, .. } => commands::note_key(db, key, change.at).await,
         Kind::RaiseEpoch => commands::raise_epoch(db, change.at).await,
         Kind::Renew { .. }
         | Kind::UseCertificate { .. }

@@ -478,6 +478,22 @@ pub async fn a_deployment_comes_to_revisions_and_rules(in_place: Place) {
     assert!(standing.expect("is there").deployments.is_empty());
 }
 
+pub async fn a_policy_key_is_noted_once(place: Place) {
+    let store = place.open().await;
+    let note = |byte| Kind::NotePolicyKey {
+        key: domain::KeyDigest::new([byte; 32]),
+        not_after: at(900),
+    };
+    for (byte, applied) in [
+        (1, Applied::Done),
+        (1, Applied::Unchanged),
+        (2, Applied::Done),
+        (1, Applied::Unchanged),
+    ] {
+        assert_eq!(apply(&store, 1, note(byte)).await, Ok(applied));
+    }
+}
+
 pub async fn the_revisions_of_an_item_are_bounded(place: Place) {
     let store = place.open().await;
     make_item(&store, "a").await;

@@ -99,6 +99,7 @@ store_contract!(
     no_baseline_is_a_part_of_itself,
     two_nodes_do_not_close_a_cycle_together,
     a_deployment_comes_to_revisions_and_rules,
+    a_policy_key_is_noted_once,
     the_revisions_of_an_item_are_bounded,
     a_revision_is_read_as_devices_get_it,
     each_epoch_is_higher_than_those_before,

@@ -247,6 +247,9 @@ CREATE TABLE policy (
 );
 INSERT INTO policy (one, epoch, counter, objects) VALUES (1, 1, 0, 0);
 
+-- A key that nodes signed policy with, by its digest.
+CREATE TABLE policy_key (key BLOB PRIMARY KEY, noted_at BIGINT NOT NULL) WITHOUT ROWID;
+
 -- One that was deleted stays, and its revisions with it: they are what devices ran.
 CREATE TABLE configuration_item (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
