@@ -179,6 +179,7 @@ impl Site {
                 self.write_checkpoints(),
                 self.keep_moment(),
                 self.watch_clock(),
+                self.watch_policy_key(),
                 self.purge_deleted(),
                 self.keep_memberships(),
                 self.flush_evaluated(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use authority::PolicySigner;
 use data_encoding::{BASE64, HEXLOWER};
-use domain::{Action, DeviceId, Timestamp};
+use domain::{Action, AlertKind, DeviceId, Period, Timestamp};
 use jiff::SignedDuration;
 use protocol::{
     AssignedDeployment, BodyHash, POLICY_LIMIT, PayloadType, PolicyList, PolicyNotice,
@@ -20,13 +20,17 @@ use crate::{Administrator, DevicePrincipal, Error, Result, Site};
 /// Bytes of a list, so that what a device reads (in base64, with its signature) is within its limit.
 const LONGEST_LIST: usize = POLICY_LIMIT / 2;
 
+/// Before the end of a policy certificate, an alert is open.
+const SOON: Period = Period::from_days(180);
+const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// Where the site's policy is, and whether this node signs it.
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyView {
     pub version: PolicyVersion,
     /// The end of the policy certificate; none on a node that does not sign.
     pub certificate_not_after: Option<Timestamp>,
-    pub list_lifetime: domain::Period,
+    pub list_lifetime: Period,
 }
 
 /// Deployments as devices get them, remembered until one of them changes. As many as there are
@@ -217,7 +221,15 @@ impl Site {
     /// The key that signs policy. Nothing is signed with one that the audit log does not know.
     pub(crate) async fn policy_signer(&self) -> Result<Arc<PolicySigner>> {
         let signer = self.policy_key()?;
-        let (key, not_after) = (signer.key(), signer.not_after());
+        let (key, from, not_after) = (signer.key(), signer.not_before(), signer.not_after());
+        // By the clock that the site believes: clients learn the time from it.
+        if !(from..not_after).contains(&self.now()) {
+            tracing::error!(event = "policy-key-not-valid", %from, %not_after);
+            return Err(Error::PolicyKeyNotValid {
+                from,
+                until: not_after,
+            });
+        }
         // Whoever comes meanwhile waits until it is noted.
         let mut noted = self.0.policy_key_noted.lock().await;
         if *noted != Some(key) {
@@ -228,6 +240,36 @@ impl Site {
             *noted = Some(key);
         }
         Ok(signer)
+    }
+
+    /// Raises an alert while this node's policy certificate ends soon, or has ended.
+    pub(crate) async fn watch_policy_key(&self) {
+        loop {
+            if let Err(error) = self.warn_of_policy_key().await {
+                tracing::error!(event = "policy-key-not-watched", %error);
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// # Errors
+    /// When the records cannot be reached.
+    pub async fn warn_of_policy_key(&self) -> Result<()> {
+        let Ok(signer) = self.policy_key() else {
+            return Ok(());
+        };
+        let until = signer.not_after();
+        if until - SOON.duration() > self.now() {
+            return Ok(());
+        }
+        let kind = Kind::RaiseSiteAlert {
+            alert: AlertKind::PolicyKeyEnds,
+            detail: format!(
+                "the policy certificate ends {until}, and nothing that it signed is good after; \
+                 make a new key: perennial policy rotate-key"
+            ),
+        };
+        self.commit(Actor::site(), kind).await.map(drop)
     }
 
     /// Signs a command.

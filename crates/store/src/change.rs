@@ -124,6 +124,11 @@ pub enum Kind {
         device: DeviceId,
         detail: String,
     },
+    /// One that is about no device: unless it is open already.
+    RaiseSiteAlert {
+        alert: AlertKind,
+        detail: String,
+    },
     CloseAlert {
         number: i64,
     },
@@ -581,6 +586,9 @@ impl Kind {
                 device.to_string(),
                 json!({ "detail": detail }),
             ),
+            Kind::RaiseSiteAlert { alert, detail } => {
+                (alert.word(), String::new(), json!({ "detail": detail }))
+            }
             Kind::CloseAlert { number } => ("alert-closed", number.to_string(), json!({})),
             Kind::ReportFacts { device, facts } => (
                 "facts-changed",

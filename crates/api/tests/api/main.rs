@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use clock::{SystemClock, SystemRng};
-use domain::{Clock, Role, TokenDigest};
+use domain::{Clock, Role, Timestamp, TokenDigest};
 use site::{EnrollmentProfile, Peer, Settings, Site};
 use store::{Actor, Change, Kind, Location, NewToken, Store};
 use tower::ServiceExt;
@@ -19,11 +19,16 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
+        Self::made(SystemClock::new().now()).await
+    }
+
+    /// Whose keys were made at `moment`.
+    async fn made(moment: Timestamp) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let keys = folder.path().join("keys");
         std::fs::create_dir(&keys).expect("a folder");
         let clock = Arc::new(SystemClock::new());
-        site::create_keys(&keys, "Test", &*clock, &SystemRng).expect("keys");
+        site::create_keys(&keys, "Test", &At(moment), &SystemRng).expect("keys");
         let location = Location::Sqlite(folder.path().join("site.db"));
         let store = Store::open(&location, "test", Arc::new(SystemRng))
             .await
@@ -101,6 +106,53 @@ impl Api {
             status,
             String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         )
+    }
+}
+
+/// A clock that stands.
+struct At(Timestamp);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn elapsed(&self) -> jiff::SignedDuration {
+        jiff::SignedDuration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn a_policy_certificate_is_told_before_it_ends_and_signs_nothing_after() {
+    let days = |days: i64| SystemClock::new().now() - jiff::SignedDuration::from_hours(24 * days);
+    let full = Some(Role::FullAdministrator.word());
+    let command = "/api/v1/devices/00000000-0000-8000-8000-000000000001/commands";
+    const LIFE: i64 = 5 * 365;
+    for (age, alerts, status) in [
+        (LIFE - 181, 0, 404),
+        (LIFE - 179, 1, 404),
+        (LIFE + 1, 1, 503),
+    ] {
+        let api = Api::made(days(age)).await;
+        for _ in 0..2 {
+            api.site.warn_of_policy_key().await.expect("looks");
+        }
+        let (_, text) = api.ask("GET", "/api/v1/alerts", full, "").await;
+        assert_eq!(
+            text.matches("policy-key-ends").count(),
+            alerts,
+            "{age}: {text}"
+        );
+        let (answered, text) = api
+            .ask("POST", command, full, r#"{"command":"renew"}"#)
+            .await;
+        assert_eq!(answered, status, "{age}: {text}");
+        if status == 503 {
+            assert!(text.contains("rotate-key"), "{text}");
+        }
+        // Where the key is stays to be seen.
+        let (answered, _) = api.ask("GET", "/api/v1/policy", full, "").await;
+        assert_eq!(answered, 200);
     }
 }
 

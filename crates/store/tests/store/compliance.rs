@@ -494,6 +494,31 @@ pub async fn a_policy_key_is_noted_once(place: Place) {
     }
 }
 
+pub async fn an_alert_about_the_site_is_open_once(place: Place) {
+    let store = place.open().await;
+    let raise = |detail: &str| Kind::RaiseSiteAlert {
+        alert: domain::AlertKind::PolicyKeyEnds,
+        detail: detail.to_owned(),
+    };
+    assert_eq!(apply(&store, 1, raise("soon")).await, Ok(Applied::Done));
+    assert_eq!(
+        apply(&store, 2, raise("sooner")).await,
+        Ok(Applied::Unchanged)
+    );
+    let filter = store::AlertFilter {
+        limit: 9,
+        ..Default::default()
+    };
+    let open = store.alerts(&filter).await.expect("reads").items;
+    assert_eq!(open.len(), 1);
+    assert_eq!((&open[0].device, open[0].deployment), (&None, None));
+    let close = Kind::CloseAlert {
+        number: open[0].number,
+    };
+    apply(&store, 3, close).await.expect("closes");
+    assert_eq!(apply(&store, 4, raise("now")).await, Ok(Applied::Done));
+}
+
 pub async fn the_revisions_of_an_item_are_bounded(place: Place) {
     let store = place.open().await;
     make_item(&store, "a").await;

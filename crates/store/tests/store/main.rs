@@ -100,6 +100,7 @@ store_contract!(
     two_nodes_do_not_close_a_cycle_together,
     a_deployment_comes_to_revisions_and_rules,
     a_policy_key_is_noted_once,
+    an_alert_about_the_site_is_open_once,
     the_revisions_of_an_item_are_bounded,
     a_revision_is_read_as_devices_get_it,
     each_epoch_is_higher_than_those_before,

@@ -135,7 +135,7 @@ CREATE TABLE audit_checkpoint (
 CREATE TABLE alert (
     number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind TEXT NOT NULL,
-    -- What it is about: one of the two.
+    -- What it is about: one of the two, or the site.
     device BYTEA,
     deployment BIGINT,
     detail TEXT NOT NULL,

@@ -135,7 +135,7 @@ CREATE TABLE audit_checkpoint (
 CREATE TABLE alert (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
-    -- What it is about: one of the two.
+    -- What it is about: one of the two, or the site.
     device BLOB,
     deployment BIGINT,
     detail TEXT NOT NULL,
