@@ -89,8 +89,9 @@ impl Commands {
         &mut self,
         document: &SignedDocument,
         verifier: &mut Verifier,
+        now: Timestamp,
     ) -> Result<bool, PolicyProblem> {
-        let command = verifier.command(document)?;
+        let command = verifier.command(document, now)?;
         if let Some(known) = self.known.get_mut(&command.id) {
             let Stage::Told(result) = &mut known.stage else {
                 return Ok(false);

@@ -160,10 +160,10 @@ fn take_commands(
         }
     };
     let mut changed = commands.forget(now);
-    let mut verifier = Verifier::new(owner.clone(), now);
+    let mut verifier = Verifier::new(owner.clone(), machine.policy_time(owner.pin));
     state.command_problem = None;
     for document in &answer.commands {
-        match commands.take(document, &mut verifier) {
+        match commands.take(document, &mut verifier, now) {
             Ok(new) => changed |= new,
             Err(problem) => {
                 // Its result waits again.

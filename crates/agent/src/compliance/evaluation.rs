@@ -443,7 +443,8 @@ async fn end(
 /// What a command says, verified again: it lay on disk, and time went by.
 fn order_of(machine: &Machine, owner: &Owner, document: &SignedDocument) -> Result<Order, String> {
     let now = machine.command_time(owner.pin, machine.best_time());
-    let command = Verifier::new(owner.clone(), now).command(document);
+    let mut verifier = Verifier::new(owner.clone(), machine.policy_time(owner.pin));
+    let command = verifier.command(document, now);
     Ok(command.map_err(|problem| problem.to_string())?.order)
 }
 

@@ -103,7 +103,7 @@ impl Verifier {
         newest: PolicyVersion,
     ) -> Result<PolicyList, PolicyProblem> {
         let list: PolicyList = self.open(PayloadType::List, document)?;
-        self.for_this_device(list.device, list.expires_at)?;
+        self.for_this_device(list.device, list.expires_at, self.now)?;
         if list.version < newest {
             return Err(PolicyProblem::Older {
                 given: list.version,
@@ -133,19 +133,30 @@ impl Verifier {
         Ok(body)
     }
 
+    /// `now`: what commands end by, which may be another time than that of certificates.
+    ///
     /// # Errors
     /// When it is no valid command for this device.
-    pub fn command(&mut self, document: &SignedDocument) -> Result<Command, PolicyProblem> {
+    pub fn command(
+        &mut self,
+        document: &SignedDocument,
+        now: Timestamp,
+    ) -> Result<Command, PolicyProblem> {
         let command: Command = self.open(PayloadType::Command, document)?;
-        self.for_this_device(command.device, command.expires_at)?;
+        self.for_this_device(command.device, command.expires_at, now)?;
         Ok(command)
     }
 
-    fn for_this_device(&self, device: Smsid, until: Timestamp) -> Result<(), PolicyProblem> {
+    fn for_this_device(
+        &self,
+        device: Smsid,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), PolicyProblem> {
         if device != self.owner.device {
             return Err(PolicyProblem::OtherDevice(device));
         }
-        if self.now >= until {
+        if now >= until {
             return Err(PolicyProblem::Expired(until));
         }
         Ok(())

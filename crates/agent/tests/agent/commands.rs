@@ -84,6 +84,20 @@ async fn a_site_that_tells_a_wrong_time_gets_no_command_done_twice() {
 }
 
 #[tokio::test]
+async fn a_policy_key_that_ended_signs_no_commands_whatever_time_somebody_tells() {
+    let place = Place::new();
+    let command = place.order(test_script(&place));
+    place.site.records().ahead = SignedDuration::from_hours(24 * 365 * 6);
+    place.check_in().await;
+    place.site.records().ahead = SignedDuration::ZERO;
+    place.site.records().commands = vec![command];
+    assert_eq!(obey(&place).await, []);
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("its certificate ended"), "{told}");
+    assert_eq!(ran(&place), 0);
+}
+
+#[tokio::test]
 async fn commands_are_done_in_the_order_in_which_they_were_given() {
     let place = Place::new();
     let mark = place.root().join("ran");
