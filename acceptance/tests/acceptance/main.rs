@@ -20,4 +20,5 @@ mod renew_manually;
 mod renewal_windows;
 mod renewing;
 mod serving;
+mod tampering;
 mod time;
