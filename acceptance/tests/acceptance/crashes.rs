@@ -356,7 +356,7 @@ fn a_check_in_survives_kills_and_power_cuts_at_each_step() -> Result<()> {
 #[test]
 fn a_renewal_after_expiry_survives_a_kill_at_each_step() -> Result<()> {
     // More than it has steps.
-    const CLIENTS: u64 = 70;
+    const CLIENTS: u64 = 100;
     let now = scaled_clock(1.0)
         .split(':')
         .next()

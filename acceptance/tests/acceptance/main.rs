@@ -20,5 +20,6 @@ mod renew_manually;
 mod renewal_windows;
 mod renewing;
 mod serving;
+mod tampering;
 mod time;
 mod uploading;

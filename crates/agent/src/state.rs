@@ -42,7 +42,9 @@ pub struct State {
     pub policy_problem: Option<String>,
     /// Why the last command was refused; none after a check-in that brought no such command.
     pub command_problem: Option<String>,
-    /// Why policy or results did not get through; check-ins go on meanwhile.
+    /// Why the policy did not get through; all else goes on meanwhile.
+    pub policy_trouble: Option<Trouble>,
+    /// Why results did not get through; check-ins go on meanwhile.
     pub delivery_trouble: Option<Trouble>,
 }
 
@@ -135,6 +137,7 @@ impl State {
         for trouble in [
             &mut self.trouble,
             &mut self.renewal_trouble,
+            &mut self.policy_trouble,
             &mut self.delivery_trouble,
         ] {
             if let Some(trouble) = trouble.as_mut().filter(|trouble| !trouble.refused) {
@@ -153,7 +156,14 @@ impl State {
     /// True when the site was not reachable at the last attempt of anything.
     pub fn is_offline(&self) -> bool {
         let offline = |trouble: &Option<Trouble>| trouble.as_ref().is_some_and(|t| !t.refused);
-        offline(&self.trouble) || offline(&self.renewal_trouble) || offline(&self.delivery_trouble)
+        [
+            &self.trouble,
+            &self.renewal_trouble,
+            &self.policy_trouble,
+            &self.delivery_trouble,
+        ]
+        .into_iter()
+        .any(offline)
     }
 }
 

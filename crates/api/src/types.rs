@@ -185,7 +185,7 @@ pub struct AlertQuery {
 pub struct AlertDetail {
     pub number: i64,
     pub kind: AlertKind,
-    /// What it is about: a device, or a deployment.
+    /// What it is about: a device, a deployment, or else the site.
     pub device: Option<DeviceId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<i64>,
@@ -208,6 +208,7 @@ impl From<Alert> for AlertDetail {
             deployment: alert.deployment,
             about: match alert.deployment {
                 Some(number) => format!("deployment {number}"),
+                None if alert.device.is_none() => "the site".to_owned(),
                 None => alert.host_name.clone(),
             },
             host_name: alert.host_name,

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use domain::{Clock, Rng, Timestamp};
+use domain::{Clock, KeyDigest, Rng, Timestamp};
 use rcgen::{ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use x509::{Certificate, PrivateKey};
 
@@ -71,6 +71,15 @@ impl PolicySigner {
         [self.chain[0].der(), self.chain[1].der()]
     }
 
+    /// Names the key.
+    pub fn key(&self) -> KeyDigest {
+        self.chain[0].key()
+    }
+
+    pub fn not_before(&self) -> Timestamp {
+        self.chain[0].not_before()
+    }
+
     /// When a new policy key is needed at the latest.
     pub fn not_after(&self) -> Timestamp {
         self.chain[0].not_after()
@@ -109,21 +118,20 @@ impl PolicyKey {
         })
     }
 
-    /// The key as it is now, and whether it is another one than at the last call; none on a node that
-    /// does not sign.
+    /// The key as it is now; none on a node that does not sign.
     ///
     /// # Errors
     /// When a file that is new is readable by others, or not what it should be.
-    pub fn current(&self) -> Result<(Option<Arc<PolicySigner>>, bool), AuthorityError> {
+    pub fn current(&self) -> Result<Option<Arc<PolicySigner>>, AuthorityError> {
         let mut current = self.current.lock().expect("no holder panics");
         let file = stamp(&self.folder);
         if file == current.file {
-            return Ok((current.signer.clone(), false));
+            return Ok(current.signer.clone());
         }
         // An error leaves what is remembered as it was, so that the next call looks again.
         let signer = PolicySigner::open(&self.folder)?.map(Arc::new);
         *current = Opened { file, signer };
-        Ok((current.signer.clone(), true))
+        Ok(current.signer.clone())
     }
 }
 
@@ -289,16 +297,15 @@ mod tests {
         site(folder.path());
         let key = PolicyKey::open(folder.path()).expect("opens");
         let certificate = || {
-            let (signer, changed) = key.current().expect("reads");
-            (signer.map(|signer| signer.chain()[0].to_vec()), changed)
+            let signer = key.current().expect("reads");
+            signer.map(|signer| signer.chain()[0].to_vec())
         };
-        let (old, changed) = certificate();
-        assert!(old.is_some() && !changed);
+        let old = certificate();
+        assert!(old.is_some() && old == certificate());
         create_policy_key(folder.path(), "Test", &Fixed, &Fixed).expect("a new key");
-        let (new, changed) = certificate();
-        assert!(new.is_some() && new != old && changed);
-        assert!(!certificate().1);
+        let new = certificate();
+        assert!(new.is_some() && new != old);
         std::fs::remove_file(folder.path().join(FILE)).expect("removed");
-        assert_eq!(certificate(), (None, true));
+        assert_eq!(certificate(), None);
     }
 }

@@ -140,6 +140,8 @@ words! {
         SupersededCertificateUsed = "superseded-certificate-used",
         /// A device does not run its policy, or refused a list.
         PolicyRefused = "policy-refused",
+        /// The certificate of the site's policy key ends within 180 days.
+        PolicyKeyEnds = "policy-key-ends",
         /// At the moment that an administrator set for a deployment, too few devices were compliant.
         ComplianceBelow = "compliance-below",
     }

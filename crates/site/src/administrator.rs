@@ -16,6 +16,15 @@ pub struct Administrator {
 }
 
 impl Administrator {
+    #[cfg(test)]
+    pub(crate) fn in_role(role: Role) -> Self {
+        Self {
+            token: "test".to_owned(),
+            role,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
     pub fn role(&self) -> Role {
         self.role
     }

@@ -1,6 +1,8 @@
 //! A device checks in: it reports how it is and learns when to renew and when to come again. A
 //! check-in that changes nothing writes nothing but the coalesced last-seen.
 
+use std::net::Ipv4Addr;
+
 use domain::{AlertKind, Timestamp};
 use protocol::{CheckIn, CheckInAnswer, PolicyState};
 use store::{Change, Kind};
@@ -44,7 +46,7 @@ impl Site {
             device.standing.facts = facts;
         }
         if let Some(state) = report.policy {
-            changes.extend(policy_changes(&device, state, now));
+            changes.extend(self.policy_changes(&device, state, now).await?);
         }
         let (commands, late) = self.commands_for(&device, now).await?;
         changes.extend(late);
@@ -67,38 +69,52 @@ impl Site {
     }
 }
 
-/// What a device says of its policy, when it is something new. A problem is an alert, too; it stays open
-/// until somebody closed it.
-fn policy_changes(device: &DevicePrincipal, said: PolicyState, now: Timestamp) -> Vec<Change> {
-    let state = PolicyState {
-        version: said.version,
-        problem: said.problem.map(|problem| {
-            let plain = problem.chars().filter(|c| !c.is_control());
-            plain.take(LONGEST_PROBLEM).collect()
-        }),
-    };
-    let before = device.standing.policy.as_ref();
-    if before == Some(&state) {
-        return Vec::new();
+impl Site {
+    /// What a device says of its policy, when it is something new. While a problem lasts one alert is open,
+    /// also when somebody closed the one before. A device that always says something else is heard now and
+    /// then.
+    async fn policy_changes(
+        &self,
+        device: &DevicePrincipal,
+        said: PolicyState,
+        now: Timestamp,
+    ) -> Result<Vec<Change>> {
+        let state = PolicyState {
+            version: said.version,
+            problem: said.problem.map(|problem| {
+                let plain = problem.chars().filter(|c| !c.is_control());
+                plain.take(LONGEST_PROBLEM).collect()
+            }),
+        };
+        let (id, limits) = (device.device(), &self.0.limits);
+        let change = |kind| Change {
+            at: now,
+            by: device.actor(),
+            kind,
+        };
+        let mut changes = Vec::new();
+        let before = device.standing.policy.as_ref();
+        if let Some(problem) = &state.problem {
+            let is_news = before.is_none_or(|before| before.problem.as_ref() != Some(problem));
+            let alert = AlertKind::PolicyRefused;
+            let raise = is_news || !self.0.store.has_open_alert(alert, id).await?;
+            // Wherever it comes from.
+            let key = (
+                "policy-refused",
+                id.to_string(),
+                Ipv4Addr::UNSPECIFIED.into(),
+            );
+            if raise && limits.worth_noting(key, now).is_some() {
+                changes.push(change(Kind::RaiseAlert {
+                    alert,
+                    device: id,
+                    detail: problem.clone(),
+                }));
+            }
+        }
+        if before != Some(&state) && limits.count_policy_news(id, now).is_ok() {
+            changes.push(change(Kind::ReportPolicy { device: id, state }));
+        }
+        Ok(changes)
     }
-    let change = |kind| Change {
-        at: now,
-        by: device.actor(),
-        kind,
-    };
-    let mut changes = Vec::new();
-    if let Some(problem) = &state.problem
-        && before.is_none_or(|before| before.problem.as_ref() != Some(problem))
-    {
-        changes.push(change(Kind::RaiseAlert {
-            alert: AlertKind::PolicyRefused,
-            device: device.device(),
-            detail: problem.clone(),
-        }));
-    }
-    changes.push(change(Kind::ReportPolicy {
-        device: device.device(),
-        state,
-    }));
-    changes
 }

@@ -54,6 +54,7 @@ impl Site {
         rules: CollectionRules,
     ) -> Result<Collection> {
         by.require(Action::ManageCollections)?;
+        self.require_aim(by, &name).await?;
         let kind = Kind::SetCollectionRules {
             name: name.clone(),
             rules,
@@ -121,6 +122,15 @@ impl Site {
         self.found(name).await
     }
 
+    /// Who says which devices are in a collection that something is deployed to says what runs as root on
+    /// them.
+    async fn require_aim(&self, by: &Administrator, name: &CollectionName) -> Result<()> {
+        if self.0.store.collection_aims(name).await? {
+            by.require(Action::Deploy)?;
+        }
+        Ok(())
+    }
+
     async fn found(&self, name: &CollectionName) -> Result<Collection> {
         let found = self.0.store.collection(name).await?;
         found.ok_or_else(|| no_collection(name))
@@ -159,6 +169,7 @@ impl Site {
         devices: Vec<DeviceId>,
     ) -> Result<MembersChanged> {
         by.require(Action::ManageCollections)?;
+        self.require_aim(by, &collection).await?;
         check_number(&devices)?;
         let kind = Kind::AddMembers {
             collection,
@@ -178,6 +189,7 @@ impl Site {
         devices: Vec<DeviceId>,
     ) -> Result<MembersChanged> {
         by.require(Action::ManageCollections)?;
+        self.require_aim(by, &collection).await?;
         check_number(&devices)?;
         let kind = Kind::RemoveMembers {
             collection,

@@ -117,7 +117,11 @@ impl Site {
         let page = self.0.store.commands(device, before, limit).await?;
         let now = self.now();
         Ok(Page {
-            items: page.items.into_iter().map(|one| view(one, now)).collect(),
+            items: page
+                .items
+                .into_iter()
+                .map(|one| view(by, one, now))
+                .collect(),
             next: page.next,
         })
     }
@@ -133,7 +137,7 @@ impl Site {
         by.require(Action::ReadDevices)?;
         let found = self.0.store.command(device, id.clone()).await?;
         let found = found.ok_or_else(|| no_command(&id))?;
-        Ok(view(found, self.now()))
+        Ok(view(by, found, self.now()))
     }
 
     /// A device tells what became of a command. It may tell it again: the first time counts.
@@ -230,11 +234,16 @@ impl Site {
             order,
         };
         let document = self.sign_command(&command).await?;
+        let script = match &command.order {
+            Order::TestScript { script } => Some(x509::sha256(&[script.as_str().as_bytes()])),
+            _ => None,
+        };
         let new = NewCommand {
             id: id.clone(),
             device,
             kind,
             about,
+            script,
             document: serde_json::to_string(&document).expect("plain data"),
             expires_at,
         };
@@ -247,9 +256,44 @@ fn no_command(id: &CommandId) -> Error {
     Error::NotFound(format!("there is no command {id} for this device"))
 }
 
-fn view(command: Command, now: Timestamp) -> CommandView {
+/// What a script printed that ran as root is for those who may have scripts run.
+fn view(by: &Administrator, mut command: Command, now: Timestamp) -> CommandView {
+    if command.kind == CommandKind::TestScript && by.require(Action::TestScripts).is_err() {
+        command.detail = None;
+    }
     CommandView {
         state: command.state(now),
         command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Role;
+
+    use super::*;
+
+    #[test]
+    fn what_a_tested_script_printed_is_for_those_who_may_test() {
+        let at = Timestamp::from_second(1_800_000_000).expect("a moment");
+        let command = |kind| Command {
+            id: CommandId::new([1; 16]),
+            device: DeviceId::from_entropy([1; 16]),
+            kind,
+            about: String::new(),
+            issued_at: at,
+            issued_by: "ann".to_owned(),
+            expires_at: at,
+            ended_at: Some(at),
+            done: Some(true),
+            detail: Some("printed".to_owned()),
+        };
+        for role in Role::ALL {
+            let by = Administrator::in_role(*role);
+            let shown = |kind| view(&by, command(kind), at).command.detail.is_some();
+            assert!(shown(CommandKind::Renew), "{role}");
+            let may = role.may(Action::TestScripts);
+            assert_eq!(shown(CommandKind::TestScript), may, "{role}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a use case was refused. One table maps these to HTTP for all faces.
 
-use domain::Period;
+use domain::{Period, Timestamp};
 use store::Unavailable;
 
 /// A refusal, in words for the person or program that asked.
@@ -40,6 +40,11 @@ pub enum Error {
         "this node signs no policy: it has no policy key, or cannot read it; another node may, or restore keys/policy.key"
     )]
     NoPolicyKey,
+    /// It has one, and clients would not believe it.
+    #[error(
+        "this node signs no policy: its policy certificate is good from {from} to {until}; make a new key: perennial policy rotate-key"
+    )]
+    PolicyKeyNotValid { from: Timestamp, until: Timestamp },
     /// The records cannot be reached. Details are for the log, not for strangers.
     #[error("the site cannot reach its records; nothing was changed; try again")]
     Unavailable(#[source] Unavailable),
@@ -58,7 +63,10 @@ impl Error {
             // RFC 8470: what might be a replay.
             Error::StaleNonce => 425,
             Error::TooMany { .. } => 429,
-            Error::Unavailable(_) | Error::ClockStepped | Error::NoPolicyKey => 503,
+            Error::Unavailable(_)
+            | Error::ClockStepped
+            | Error::NoPolicyKey
+            | Error::PolicyKeyNotValid { .. } => 503,
         }
     }
 
@@ -67,7 +75,7 @@ impl Error {
         match self {
             Error::TooMany { after, .. } => Some(after.seconds().max(1)),
             Error::Unavailable(_) => Some(5),
-            Error::ClockStepped | Error::NoPolicyKey => Some(300),
+            Error::ClockStepped | Error::NoPolicyKey | Error::PolicyKeyNotValid { .. } => Some(300),
             Error::Expired(_) => Some(3600),
             _ => None,
         }

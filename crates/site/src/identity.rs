@@ -49,6 +49,10 @@ impl Site {
                 "a device cannot be merged into itself".to_owned(),
             ));
         }
+        // The one that stays takes the other's places.
+        if self.0.store.named_device_aims(from).await? {
+            by.require(Action::Deploy)?;
+        }
         self.revoking(by, Kind::MergeDevices { from, into }).await
     }
 

@@ -40,10 +40,9 @@ mod settings;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use authority::{Authority, AuthorityError, PolicyKey};
-use domain::{Clock, Pin, Rng};
+use domain::{Clock, KeyDigest, Pin, Rng};
 use store::{Actor, Applied, Change, Conflict, Kind, Store, Unavailable};
 use tokio::sync::Notify;
 use x509::PrivateKey;
@@ -83,9 +82,10 @@ struct Inner {
     store: Store,
     authority: Authority,
     policy_key: PolicyKey,
-    /// Another policy key is in use, and the audit log does not have it yet.
-    policy_key_unnoted: AtomicBool,
+    /// The policy key that the audit log is known to have.
+    policy_key_noted: tokio::sync::Mutex<Option<KeyDigest>>,
     assignments: policy::Assignments,
+    recent_lists: policy::RecentLists,
     audit_key: PrivateKey,
     nonce_key: [u8; 32],
     settings: Settings,
@@ -132,7 +132,8 @@ impl Site {
             store,
             authority,
             policy_key,
-            policy_key_unnoted: AtomicBool::new(false),
+            policy_key_noted: tokio::sync::Mutex::default(),
+            recent_lists: policy::RecentLists::default(),
             assignments: policy::Assignments::default(),
             nonce_key: proof::nonce_key(&audit_key),
             audit_key,
@@ -178,6 +179,7 @@ impl Site {
                 self.write_checkpoints(),
                 self.keep_moment(),
                 self.watch_clock(),
+                self.watch_policy_key(),
                 self.purge_deleted(),
                 self.keep_memberships(),
                 self.flush_evaluated(),
@@ -301,6 +303,7 @@ impl From<Conflict> for Error {
             | Conflict::UsedByExemption(_)
             | Conflict::NestingCycle(_)
             | Conflict::DeploymentTooLarge(..)
+            | Conflict::RevisedTooMuch(_)
             | Conflict::TooMany(..)
             | Conflict::CrlNumber => Error::Conflict(conflict.to_string()),
         }

@@ -21,12 +21,22 @@ const HOUR: Period = Period::from_seconds(3600);
 /// The same refusal is noted once in this time.
 const NOTED_EVERY: Period = Period::from_seconds(60);
 
+/// Lists that a device may fetch within an hour: as often as somebody changes the policy, and more.
+const MOST_LISTS: u32 = 120;
+/// Bodies that a device may fetch within an hour, where its list has less than half of them.
+const MOST_BODIES: u32 = 1_000;
+/// How often a device may say something new of its policy within an hour.
+const MOST_POLICY_NEWS: u32 = 60;
+
 #[derive(Default)]
 pub(crate) struct Limits {
     logins: Mutex<Recent<(String, Address), Logins>>,
     enrollments: Mutex<Recent<Address, u32>>,
     renewals: Mutex<Recent<DeviceId, u32>>,
     reports: Mutex<Recent<DeviceId, u32>>,
+    lists: Mutex<Recent<DeviceId, u32>>,
+    bodies: Mutex<Recent<DeviceId, u32>>,
+    policy_news: Mutex<Recent<DeviceId, u32>>,
     notes: Mutex<Recent<NoteKey, u64>>,
 }
 
@@ -83,6 +93,9 @@ impl Limits {
         *self.enrollments.lock().expect("no holder panics") = Recent::default();
         *self.renewals.lock().expect("no holder panics") = Recent::default();
         *self.reports.lock().expect("no holder panics") = Recent::default();
+        *self.lists.lock().expect("no holder panics") = Recent::default();
+        *self.bodies.lock().expect("no holder panics") = Recent::default();
+        *self.policy_news.lock().expect("no holder panics") = Recent::default();
         *self.notes.lock().expect("no holder panics") = Recent::default();
     }
 
@@ -119,6 +132,29 @@ impl Limits {
             now,
             "this device reported results",
         )
+    }
+
+    /// Counts a list that is signed for a device against its hour.
+    pub(crate) fn count_list(&self, device: DeviceId, now: Timestamp) -> Result<()> {
+        let mut lists = self.lists.lock().expect("no holder panics");
+        let what = "this device fetched its policy";
+        count(&mut lists, device, MOST_LISTS, now, what)
+    }
+
+    /// Counts a body that is signed for a device against its hour. `listed`: how many are on its list.
+    pub(crate) fn count_body(&self, device: DeviceId, listed: usize, now: Timestamp) -> Result<()> {
+        let mut bodies = self.bodies.lock().expect("no holder panics");
+        let listed = u32::try_from(listed).unwrap_or(u32::MAX);
+        let most = MOST_BODIES.max(listed.saturating_mul(2));
+        let what = "this device fetched bodies of its policy";
+        count(&mut bodies, device, most, now, what)
+    }
+
+    /// Counts what a device says of its policy against its hour, when it is something new.
+    pub(crate) fn count_policy_news(&self, device: DeviceId, now: Timestamp) -> Result<()> {
+        let mut news = self.policy_news.lock().expect("no holder panics");
+        let what = "this device told of its policy";
+        count(&mut news, device, MOST_POLICY_NEWS, now, what)
     }
 
     /// Whether a refusal is worth an entry in the audit log: how many of its kind had none since the
@@ -328,6 +364,21 @@ mod tests {
                 .count_enrollment(v6("2001:db8::2"), 1, later)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn a_device_fetches_its_policy_within_bounds() {
+        let limits = Limits::default();
+        let device = DeviceId::from_entropy([1; 16]);
+        let fits = |count: &dyn Fn() -> Result<()>| (0..).take_while(|_| count().is_ok()).count();
+        assert_eq!(fits(&|| limits.count_list(device, now())), 120);
+        assert_eq!(fits(&|| limits.count_body(device, 3, now())), 1_000);
+        // A large list may be fetched twice.
+        let large = DeviceId::from_entropy([2; 16]);
+        assert_eq!(fits(&|| limits.count_body(large, 5_000, now())), 10_000);
+        assert_eq!(fits(&|| limits.count_policy_news(device, now())), 60);
+        let later = now() + HOUR.duration();
+        assert!(limits.count_list(device, later).is_ok());
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //! a device.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use authority::PolicySigner;
 use data_encoding::{BASE64, HEXLOWER};
-use domain::{Action, Timestamp};
+use domain::{Action, AlertKind, DeviceId, Period, Timestamp};
+use jiff::SignedDuration;
 use protocol::{
     AssignedDeployment, BodyHash, POLICY_LIMIT, PayloadType, PolicyList, PolicyNotice,
     PolicyVersion, SignedDocument, signed_message,
@@ -20,13 +20,17 @@ use crate::{Administrator, DevicePrincipal, Error, Result, Site};
 /// Bytes of a list, so that what a device reads (in base64, with its signature) is within its limit.
 const LONGEST_LIST: usize = POLICY_LIMIT / 2;
 
+/// Before the end of a policy certificate, an alert is open.
+const SOON: Period = Period::from_days(180);
+const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// Where the site's policy is, and whether this node signs it.
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyView {
     pub version: PolicyVersion,
     /// The end of the policy certificate; none on a node that does not sign.
     pub certificate_not_after: Option<Timestamp>,
-    pub list_lifetime: domain::Period,
+    pub list_lifetime: Period,
 }
 
 /// Deployments as devices get them, remembered until one of them changes. As many as there are
@@ -47,7 +51,44 @@ struct Assigned {
     digest: [u8; 32],
 }
 
+/// The lists that devices fetched lately from this node. Somebody may change the policy while a device
+/// fetches the bodies of its list: that is nothing for the audit log.
+#[derive(Default)]
+pub(crate) struct RecentLists(Mutex<Recent>);
+
+#[derive(Default)]
+struct Recent {
+    lists: HashMap<DeviceId, (Timestamp, Assignment)>,
+    /// Since when: older ones are gone.
+    since: Timestamp,
+}
+
+/// How long a device may take for the bodies of a list.
+const FETCHING: SignedDuration = SignedDuration::from_mins(10);
+
+impl RecentLists {
+    fn remember(&self, device: DeviceId, list: &Assignment, now: Timestamp) {
+        let mut recent = self.0.lock().expect("no holder panics");
+        // Now and then: when the policy changes, every device comes.
+        if now.duration_since(recent.since).abs() >= FETCHING {
+            let is_recent = |at: Timestamp| now.duration_since(at).abs() < FETCHING;
+            recent.lists.retain(|_, (at, _)| is_recent(*at));
+            recent.since = now;
+        }
+        recent.lists.insert(device, (now, list.clone()));
+    }
+
+    fn had(&self, device: DeviceId, hash: BodyHash, now: Timestamp) -> bool {
+        let recent = self.0.lock().expect("no holder panics");
+        recent
+            .lists
+            .get(&device)
+            .is_some_and(|(at, list)| now.duration_since(*at).abs() < FETCHING && list.has(hash))
+    }
+}
+
 /// All that one device is to evaluate.
+#[derive(Clone)]
 struct Assignment(Vec<Arc<Assigned>>);
 
 impl Site {
@@ -64,9 +105,10 @@ impl Site {
     /// # Errors
     /// When this node does not sign policy.
     pub async fn policy_list(&self, device: &DevicePrincipal) -> Result<SignedDocument> {
+        let now = self.now();
+        self.0.limits.count_list(device.device(), now)?;
         let signer = self.policy_signer().await?;
         let assignment = self.assignment(device).await?;
-        let now = self.now();
         let life = self.0.settings.policy_lifetime.duration();
         let list = PolicyList {
             device: device.device().smsid(),
@@ -84,6 +126,9 @@ impl Site {
                 payload.len()
             )));
         }
+        self.0
+            .recent_lists
+            .remember(device.device(), &assignment, now);
         metrics::counter!("site_policy_lists_total").increment(1);
         Ok(signed(&signer, PayloadType::List, &payload))
     }
@@ -98,10 +143,16 @@ impl Site {
         hash: BodyHash,
     ) -> Result<SignedDocument> {
         let signer = self.policy_signer().await?;
-        let body = match self.assignment(device).await?.has(hash) {
+        let assignment = self.assignment(device).await?;
+        let body = match assignment.has(hash) {
             true => self.0.store.body(hash).await?,
             false => None,
         };
+        let (id, now) = (device.device(), self.now());
+        self.0.limits.count_body(id, assignment.bodies(), now)?;
+        if body.is_none() && self.0.recent_lists.had(id, hash, now) {
+            return Err(not_on_the_list(hash));
+        }
         let Some(body) = body else {
             return Err(self.refuse_body(device, hash).await);
         };
@@ -115,7 +166,8 @@ impl Site {
 
     async fn refuse_body(&self, device: &DevicePrincipal, hash: BodyHash) -> Error {
         let id = device.device().to_string();
-        let reason = format!("the body {hash} is not on this device's list");
+        let refused = not_on_the_list(hash);
+        let reason = refused.to_string();
         let key = ("policy-body-refused", id.clone(), device.address);
         self.note(device.actor(), key, &reason, |detail| {
             Kind::Noted(Note {
@@ -125,14 +177,14 @@ impl Site {
             })
         })
         .await;
-        Error::NotFound(reason)
+        refused
     }
 
     /// # Errors
     /// When the role may not.
     pub async fn policy(&self, by: &Administrator) -> Result<PolicyView> {
         by.require(Action::ReadCompliance)?;
-        let signer = match self.policy_signer().await {
+        let signer = match self.policy_key() {
             Ok(signer) => Some(signer),
             Err(Error::NoPolicyKey) => None,
             Err(other) => return Err(other),
@@ -157,29 +209,67 @@ impl Site {
         }
     }
 
-    /// The key that signs policy. One that was put in the place of another is told in the audit log.
-    pub(crate) async fn policy_signer(&self) -> Result<Arc<PolicySigner>> {
-        let (signer, changed) = self.0.policy_key.current().map_err(|error| {
+    /// The key that is in this node's folder.
+    fn policy_key(&self) -> Result<Arc<PolicySigner>> {
+        let signer = self.0.policy_key.current().map_err(|error| {
             tracing::error!(event = "policy-key-not-read", %error);
             Error::NoPolicyKey
         })?;
-        let unnoted = &self.0.policy_key_unnoted;
-        unnoted.fetch_or(changed, Ordering::Relaxed);
-        let signer = signer.ok_or(Error::NoPolicyKey)?;
-        if unnoted.swap(false, Ordering::Relaxed) {
-            let note = Note {
-                action: "policy-key-changed",
-                subject: self.name().to_owned(),
-                detail: format!("the new policy certificate ends {}", signer.not_after()),
-            };
-            tracing::info!(event = "policy-key-changed", not_after = %signer.not_after());
-            if let Err(error) = self.commit(Actor::site(), Kind::Noted(note)).await {
-                // Nothing is signed with a key that the log does not know.
-                unnoted.store(true, Ordering::Relaxed);
-                return Err(error);
+        signer.ok_or(Error::NoPolicyKey)
+    }
+
+    /// The key that signs policy. Nothing is signed with one that the audit log does not know.
+    pub(crate) async fn policy_signer(&self) -> Result<Arc<PolicySigner>> {
+        let signer = self.policy_key()?;
+        let (key, from, not_after) = (signer.key(), signer.not_before(), signer.not_after());
+        // By the clock that the site believes: clients learn the time from it.
+        if !(from..not_after).contains(&self.now()) {
+            tracing::error!(event = "policy-key-not-valid", %from, %not_after);
+            return Err(Error::PolicyKeyNotValid {
+                from,
+                until: not_after,
+            });
+        }
+        // Whoever comes meanwhile waits until it is noted.
+        let mut noted = self.0.policy_key_noted.lock().await;
+        if *noted != Some(key) {
+            let kind = Kind::NotePolicyKey { key, not_after };
+            if self.commit(Actor::site(), kind).await? == Applied::Done {
+                tracing::info!(event = "policy-key-used", %key, %not_after);
             }
+            *noted = Some(key);
         }
         Ok(signer)
+    }
+
+    /// Raises an alert while this node's policy certificate ends soon, or has ended.
+    pub(crate) async fn watch_policy_key(&self) {
+        loop {
+            if let Err(error) = self.warn_of_policy_key().await {
+                tracing::error!(event = "policy-key-not-watched", %error);
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// # Errors
+    /// When the records cannot be reached.
+    pub async fn warn_of_policy_key(&self) -> Result<()> {
+        let Ok(signer) = self.policy_key() else {
+            return Ok(());
+        };
+        let until = signer.not_after();
+        if until - SOON.duration() > self.now() {
+            return Ok(());
+        }
+        let kind = Kind::RaiseSiteAlert {
+            alert: AlertKind::PolicyKeyEnds,
+            detail: format!(
+                "the policy certificate ends {until}, and nothing that it signed is good after; \
+                 make a new key: perennial policy rotate-key"
+            ),
+        };
+        self.commit(Actor::site(), kind).await.map(drop)
     }
 
     /// Signs a command.
@@ -199,6 +289,10 @@ impl Site {
         self.0.assignments.remember(place, numbers, &found);
         Ok(Assignment(found))
     }
+}
+
+fn not_on_the_list(hash: BodyHash) -> Error {
+    Error::NotFound(format!("the body {hash} is not on this device's list"))
 }
 
 fn signed(signer: &PolicySigner, payload_type: PayloadType, payload: &[u8]) -> SignedDocument {
@@ -277,6 +371,11 @@ impl Assignment {
         self.0
             .iter()
             .any(|assigned| assigned.deployment.items.contains(&hash))
+    }
+
+    fn bodies(&self) -> usize {
+        let items = self.0.iter().map(|one| one.deployment.items.len());
+        items.sum()
     }
 
     fn deployments(&self) -> Vec<AssignedDeployment> {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use domain::compliance::NestingCycle;
 use domain::{
     AfterExpiry, AlertKind, BaselineName, CollectionName, CollectionRules, DeviceFacts, DeviceId,
@@ -123,6 +124,11 @@ pub enum Kind {
         device: DeviceId,
         detail: String,
     },
+    /// One that is about no device: unless it is open already.
+    RaiseSiteAlert {
+        alert: AlertKind,
+        detail: String,
+    },
     CloseAlert {
         number: i64,
     },
@@ -217,6 +223,11 @@ pub enum Kind {
     },
     /// Devices take lists of this site again although its counter stepped back.
     RaiseEpoch,
+    /// A node is about to sign with a policy key.
+    NotePolicyKey {
+        key: KeyDigest,
+        not_after: Timestamp,
+    },
     /// A device reports results. Telemetry: the audit log keeps nothing of it.
     ReportResults(NewResults),
     /// One step of working out how a deployment that changed stands on its devices.
@@ -422,6 +433,10 @@ pub enum Conflict {
     NestingCycle(#[from] NestingCycle),
     #[error("deployment {0} would have more than {1} {2}; deploy less at once")]
     DeploymentTooLarge(i64, i64, &'static str),
+    #[error(
+        "the revisions of this configuration item would have more than {0} MiB, and they stay for ever; make a new item"
+    )]
+    RevisedTooMuch(i64),
     #[error("there are {0} {1} already, the most that there can be")]
     TooMany(i64, &'static str),
     #[error("the collection is used by the collection `{0}`; change that first")]
@@ -577,6 +592,9 @@ impl Kind {
                 device.to_string(),
                 json!({ "detail": detail }),
             ),
+            Kind::RaiseSiteAlert { alert, detail } => {
+                (alert.word(), String::new(), json!({ "detail": detail }))
+            }
             Kind::CloseAlert { number } => ("alert-closed", number.to_string(), json!({})),
             Kind::ReportFacts { device, facts } => (
                 "facts-changed",
@@ -684,6 +702,7 @@ impl Kind {
                 new.device.to_string(),
                 json!({
                     "command": new.id, "what": new.kind, "about": new.about,
+                    "script": new.script.map(|digest| HEXLOWER.encode(&digest)),
                     "expires_at": new.expires_at,
                 }),
             ),
@@ -693,6 +712,11 @@ impl Kind {
                 json!({ "command": id, "done": result.done }),
             ),
             Kind::ExpireCommands { device } => ("commands-expired", device.to_string(), json!({})),
+            Kind::NotePolicyKey { key, not_after } => (
+                "policy-key-used",
+                key.to_string(),
+                json!({ "not_after": not_after }),
+            ),
             Kind::RaiseEpoch => (
                 "policy-epoch-raised",
                 match applied {

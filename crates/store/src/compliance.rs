@@ -16,6 +16,8 @@ use crate::model::Page;
 
 /// Configuration items that there can be.
 pub const MOST_ITEMS: i64 = 20_000;
+/// Bytes of all revisions of one item: they stay for ever.
+pub const MOST_REVISED_BYTES: i64 = 64 << 20;
 /// Baselines that there can be.
 pub const MOST_BASELINES: i64 = 5_000;
 /// Deployments that there can be.
@@ -96,6 +98,8 @@ pub struct NewCommand {
     pub kind: CommandKind,
     /// Of a test: the item, its revision and the setting.
     pub about: String,
+    /// Of a test: the script's SHA-256.
+    pub script: Option<[u8; 32]>,
     /// The signed document, as the device gets it.
     pub document: String,
     pub expires_at: Timestamp,

@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    CollectionName, DeviceId, Filter, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber, Timestamp,
-    TokenDigest,
+    AlertKind, CollectionName, DeviceId, Filter, HardwareUuid, KeyDigest, Pin, Rng, SerialNumber,
+    Timestamp, TokenDigest,
 };
 
 pub use audit::{AuditProof, ChainFault, Head, checkpoint_message};
@@ -38,8 +38,9 @@ pub use change::{
 pub use compliance::{
     Baseline, BaselineSummary, Command, DeployedBodies, DeploymentRecord, Exemption,
     ExemptionFilter, Item, ItemRevision, MOST_BASELINES, MOST_DEPLOYED_ITEMS, MOST_DEPLOYED_RULES,
-    MOST_DEPLOYMENTS, MOST_EXEMPTIONS, MOST_ITEMS, MOST_WAITING_COMMANDS, NewCommand, NewExemption,
-    ObjectChange, OpenCommand, PolicyPlace, ReadCompliance, RevisionSummary,
+    MOST_DEPLOYMENTS, MOST_EXEMPTIONS, MOST_ITEMS, MOST_REVISED_BYTES, MOST_WAITING_COMMANDS,
+    NewCommand, NewExemption, ObjectChange, OpenCommand, PolicyPlace, ReadCompliance,
+    RevisionSummary,
 };
 pub use model::{
     Account, Alert, AlertFilter, AuditEvent, Certificate, CertificateFilter, Checkpoint,
@@ -257,6 +258,7 @@ pub trait Reads:
         filter: &CertificateFilter,
     ) -> Result<Page<Certificate>, Unavailable>;
     /// Alerts, newest first.
+    async fn has_open_alert(&self, kind: AlertKind, device: DeviceId) -> Result<bool, Unavailable>;
     async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>, Unavailable>;
     /// How much an account has used of its limits.
     async fn usage(
@@ -330,6 +332,11 @@ pub trait ReadCollections {
         at: Timestamp,
         limit: u32,
     ) -> Result<Option<CollectionPreview>, Unavailable>;
+    /// Whether the members of a collection say what is deployed to whom, or exempt from it: by
+    /// themselves, or through collections that depend on this one.
+    async fn collection_aims(&self, name: &CollectionName) -> Result<bool, Unavailable>;
+    /// The same, of the collections in which somebody named this device.
+    async fn named_device_aims(&self, device: DeviceId) -> Result<bool, Unavailable>;
     /// What there is to do about memberships.
     async fn membership_work(&self) -> Result<MembershipWork, Unavailable>;
 }

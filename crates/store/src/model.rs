@@ -104,7 +104,7 @@ pub struct Device {
 pub struct Alert {
     pub number: i64,
     pub kind: AlertKind,
-    /// What it is about: a device, or a deployment.
+    /// What it is about: a device, a deployment, or else the site.
     pub device: Option<DeviceId>,
     pub deployment: Option<i64>,
     pub host_name: String,

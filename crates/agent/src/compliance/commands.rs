@@ -1,6 +1,7 @@
-//! Commands of the site: signed, for this device, done once. A command is remembered until it
-//! expires, so that the same one does nothing when it comes again; and it is remembered before it is
-//! done, so that being cut off does not do it twice.
+//! Commands of the site: signed, for this device, done once. A command is remembered before it is done,
+//! so that being cut off does not do it twice; and after, so that the same one does nothing when it comes
+//! again. Of those that expired long ago only the latest end is remembered, and nothing unknown that ends
+//! before it is done: whatever time somebody tells this device, no command is done twice.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,18 +16,24 @@ use super::policy::{Owner, PolicyProblem, Verifier};
 use crate::files;
 use crate::platform::Layout;
 
-/// More are refused until some expire.
-const MOST: usize = 1_000;
+/// More are refused until some are done. Those that are done are in nobody's way.
+const MOST_WAITING: usize = 1_000;
+/// So many that are over and expired are remembered by their names: as many as nearly every device ever
+/// gets.
+const REMEMBERED: usize = 256;
 
 /// What is remembered of a site's commands. Read, changed and written by who holds the machine's lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commands {
     owner: Owner,
     known: BTreeMap<CommandId, Known>,
+    /// The latest end of those that were forgotten.
+    forgotten: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Known {
+    issued_at: Timestamp,
     expires_at: Timestamp,
     stage: Stage,
 }
@@ -37,9 +44,12 @@ enum Stage {
     /// As the site signed it: it is verified again before it is done.
     Waiting(SignedDocument),
     Begun,
+    /// The client is to be removed, and with it this.
+    Leaving,
     Done(CommandResult),
-    /// The site knows.
-    Told,
+    /// The site knows. The result is kept while the command could come again: a site whose records were
+    /// restored does not know it any more.
+    Told(Option<CommandResult>),
 }
 
 impl Commands {
@@ -50,6 +60,7 @@ impl Commands {
         let nothing = Self {
             owner: owner.clone(),
             known: BTreeMap::new(),
+            forgotten: None,
         };
         let text = match fs::read(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(nothing),
@@ -69,27 +80,42 @@ impl Commands {
         files::replace(&file(layout), &serde_json::to_vec(self)?, 0o600)
     }
 
-    /// Remembers a command that arrived. False: it is known already, and nothing is done.
+    /// Remembers a command that arrived. False: it is known already, and its result was not told yet.
     ///
     /// # Errors
-    /// When it is not one of the site for this device, or too late.
+    /// When it is not one of the site for this device, too late, or was done already: then its result is
+    /// told again.
     pub fn take(
         &mut self,
         document: &SignedDocument,
         verifier: &mut Verifier,
+        now: Timestamp,
     ) -> Result<bool, PolicyProblem> {
-        let command = verifier.command(document)?;
-        if self.known.contains_key(&command.id) {
-            return Ok(false);
+        let command = verifier.command(document, now)?;
+        if let Some(known) = self.known.get_mut(&command.id) {
+            let Stage::Told(result) = &mut known.stage else {
+                return Ok(false);
+            };
+            if let Some(result) = result.take() {
+                known.stage = Stage::Done(result);
+            }
+            return Err(PolicyProblem::Done(command.id));
         }
-        if self.known.len() >= MOST {
+        if let Some(forgotten) = self.forgotten
+            && command.expires_at <= forgotten
+        {
+            return Err(PolicyProblem::Forgotten(forgotten));
+        }
+        let waiting = self.known.values().filter(|known| !known.is_over());
+        if waiting.count() >= MOST_WAITING {
             return Err(PolicyProblem::Unreadable(format!(
-                "{MOST} commands wait already"
+                "{MOST_WAITING} commands wait already"
             )));
         }
         self.known.insert(
             command.id,
             Known {
+                issued_at: command.issued_at,
                 expires_at: command.expires_at,
                 stage: Stage::Waiting(document.clone()),
             },
@@ -97,34 +123,67 @@ impl Commands {
         Ok(true)
     }
 
-    /// Forgets what expired before `known`, a moment that has certainly passed and never steps back:
-    /// whatever the clock does, such a command is not taken again.
-    pub fn forget(&mut self, known: Option<Timestamp>) -> bool {
-        let before = self.known.len();
-        if let Some(known) = known {
-            self.known
-                .retain(|_, command| command.expires_at > known || !command.is_over());
+    /// Forgets results that can not be asked for any more, and the oldest of what is over and expired by
+    /// `now`, when there is too much of it. `now` may be wrong, and may have been told by somebody who means
+    /// ill.
+    pub fn forget(&mut self, now: Timestamp) -> bool {
+        let mut changed = false;
+        for known in self.known.values_mut() {
+            if let Stage::Told(result) = &mut known.stage
+                && known.expires_at <= now
+            {
+                changed |= result.take().is_some();
+            }
         }
-        self.known.len() != before
+        let known = self.known.iter();
+        let mut over: Vec<(Timestamp, CommandId)> = known
+            .filter(|(_, command)| command.is_over() && command.expires_at <= now)
+            .map(|(id, command)| (command.expires_at, id.clone()))
+            .collect();
+        let too_many = over.len().saturating_sub(REMEMBERED);
+        over.sort();
+        for (expires_at, id) in over.drain(..too_many) {
+            self.known.remove(&id);
+            self.forgotten = self.forgotten.max(Some(expires_at));
+        }
+        changed || too_many > 0
     }
 
-    /// Marks the next one that waits as begun.
-    pub fn begin_next(&mut self) -> Option<(CommandId, SignedDocument)> {
-        self.known.iter_mut().find_map(|(id, known)| {
-            let Stage::Waiting(_) = &known.stage else {
-                return None;
-            };
-            match std::mem::replace(&mut known.stage, Stage::Begun) {
-                Stage::Waiting(document) => Some((id.clone(), document)),
-                _ => None,
-            }
-        })
+    /// The first that waits, in the order in which the site gave them.
+    pub fn next_waiting(&self) -> Option<(CommandId, SignedDocument)> {
+        let known = self.known.iter();
+        let waiting = known.filter_map(|(id, known)| match &known.stage {
+            Stage::Waiting(document) => Some((known.issued_at, id, document)),
+            _ => None,
+        });
+        let (_, id, document) = waiting.min_by_key(|(issued_at, id, _)| (*issued_at, *id))?;
+        Some((id.clone(), document.clone()))
+    }
+
+    /// Marks one as begun: it is not begun again.
+    pub fn begin(&mut self, id: &CommandId) {
+        self.put(id, Stage::Begun);
+    }
+
+    /// The client is to be removed. That is begun again until there is nobody left to do so.
+    pub fn leave(&mut self, id: &CommandId) {
+        self.put(id, Stage::Leaving);
+    }
+
+    pub fn leaving(&self) -> Option<CommandId> {
+        let mut known = self.known.iter();
+        let leaving = known.find(|(_, known)| known.stage == Stage::Leaving);
+        leaving.map(|(id, _)| id.clone())
+    }
+
+    fn put(&mut self, id: &CommandId, stage: Stage) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.stage = stage;
+        }
     }
 
     pub fn end(&mut self, id: &CommandId, result: CommandResult) {
-        if let Some(known) = self.known.get_mut(id) {
-            known.stage = Stage::Done(result);
-        }
+        self.put(id, Stage::Done(result));
     }
 
     /// What was begun and nobody does any more ends: it is never done twice.
@@ -143,19 +202,27 @@ impl Commands {
         any
     }
 
-    /// A result that the site does not know.
-    pub fn next_result(&self) -> Option<(CommandId, CommandResult)> {
-        self.known
-            .iter()
+    /// A result that the site does not know, but none of `not`.
+    pub fn next_result(&self, not: &[CommandId]) -> Option<(CommandId, CommandResult)> {
+        let known = self.known.iter();
+        known
+            .filter(|(id, _)| !not.contains(id))
             .find_map(|(id, known)| match &known.stage {
                 Stage::Done(result) => Some((id.clone(), result.clone())),
                 _ => None,
             })
     }
 
+    pub fn is_late(&self, id: &CommandId, now: Timestamp) -> bool {
+        let known = self.known.get(id);
+        known.is_none_or(|known| known.expires_at <= now)
+    }
+
     pub fn told(&mut self, id: &CommandId) {
-        if let Some(known) = self.known.get_mut(id) {
-            known.stage = Stage::Told;
+        if let Some(known) = self.known.get_mut(id)
+            && let Stage::Done(result) = &known.stage
+        {
+            known.stage = Stage::Told(Some(result.clone()));
         }
     }
 
@@ -165,13 +232,13 @@ impl Commands {
 
     pub fn waits(&self) -> bool {
         let mut known = self.known.values();
-        known.any(|known| matches!(known.stage, Stage::Waiting(_)))
+        known.any(|known| matches!(known.stage, Stage::Waiting(_) | Stage::Leaving))
     }
 }
 
 impl Known {
     fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Told)
+        matches!(self.stage, Stage::Told(_))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use domain::{BaselineName, ComplianceState, Severity, Timestamp, fault};
 use jiff::tz::TimeZone;
-use protocol::{CommandResult, Order, PolicyVersion, SignedDocument};
+use protocol::{CommandId, CommandResult, Order, PolicyVersion, SignedDocument};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ use crate::files;
 use crate::identity::{Identity, Machine};
 use crate::platform;
 use crate::renewal;
+use crate::site::SiteClient;
 
 /// Which deployments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +52,7 @@ pub struct Outcome {
 /// When [`work`] has something to do; none where nothing is planned.
 pub fn next(machine: &Machine, identity: &Identity) -> Option<Timestamp> {
     let state = machine.state();
-    let delivery = delivery::is_waiting(machine, identity, &state)
-        .then(|| delivery::not_before(&state, machine.now()));
+    let delivery = delivery::next(machine, identity, &state);
     let command = does_wait(machine, identity).then(|| machine.now());
     let evaluation = next_evaluation(machine, identity);
     [delivery, command, evaluation].into_iter().flatten().min()
@@ -64,7 +64,7 @@ pub fn next_evaluation(machine: &Machine, identity: &Identity) -> Option<Timesta
         return None;
     }
     let schedule = schedule_of(machine, &Owner::of(identity)?)?;
-    with_moment(machine, |moment| schedule.next(moment))
+    with_moment(machine, &schedule, |moment| schedule.next(moment))
 }
 
 fn does_wait(machine: &Machine, identity: &Identity) -> bool {
@@ -79,7 +79,11 @@ fn does_wait(machine: &Machine, identity: &Identity) -> bool {
 /// When it cannot be done; what was found out until then is kept.
 pub async fn work(machine: &Machine) -> Result<(), Failure> {
     deliver_when_due(machine).await?;
-    do_commands(machine).await?;
+    // Whatever is wrong with them, what is deployed is evaluated.
+    let obeyed = do_commands(machine).await;
+    if let Err(failure) = &obeyed {
+        tracing::error!(event = "commands-not-done", %failure);
+    }
     let due = match machine.enrolled() {
         // It was told to leave.
         Err(Failure::NotEnrolled) => return Ok(()),
@@ -90,20 +94,18 @@ pub async fn work(machine: &Machine) -> Result<(), Failure> {
         let (rules, changed) = (outcome.found.len(), outcome.changed);
         tracing::info!(event = "evaluated", rules, changed);
     }
-    deliver_when_due(machine).await
+    deliver_when_due(machine).await?;
+    obeyed
 }
 
 async fn deliver_when_due(machine: &Machine) -> Result<(), Failure> {
-    let _lock = machine.lock().await?;
     let identity = match machine.enrolled() {
         Err(Failure::NotEnrolled) => return Ok(()),
         identity => identity?,
     };
-    let state = machine.state();
-    let is_due = delivery::is_waiting(machine, &identity, &state)
-        && delivery::not_before(&state, machine.now()) <= machine.now();
-    match is_due {
-        true => delivery::deliver_and_note(machine).await,
+    let next = delivery::next(machine, &identity, &machine.state());
+    match next.is_some_and(|next| next <= machine.now()) {
+        true => delivery::deliver_when_due(machine).await,
         false => Ok(()),
     }
 }
@@ -161,7 +163,7 @@ fn begin(
             }
             of
         }
-        Selection::Due => with_moment(machine, |moment| schedule.due(moment)),
+        Selection::Due => with_moment(machine, &schedule, |moment| schedule.due(moment)),
     };
     if *selection == Selection::Due && deployments.is_empty() && !schedule.dropped {
         return Ok(None);
@@ -272,7 +274,7 @@ async fn ask(
     let facts = (machine.facts)();
     let plan = Plan {
         owner: owner.clone(),
-        now: machine.best_time(),
+        now: machine.policy_time(owner.pin),
         // A distribution's name is no version that a rule compares with.
         os_version: match facts.os_name.as_str() {
             "Linux" => platform::os_version_number().unwrap_or(facts.os_version),
@@ -427,12 +429,13 @@ pub async fn do_commands(machine: &Machine) -> Result<(), Failure> {
     })
     .await?;
     loop {
-        let mut next = None;
-        change_commands(machine, &owner, |commands| next = commands.begin_next()).await?;
-        let Some((id, document)) = next else {
+        let commands = Commands::read(&machine.layout, &owner)?;
+        if let Some(id) = commands.leaving() {
+            return leave(machine, &id).await;
+        }
+        let Some((id, document)) = commands.next_waiting() else {
             return Ok(());
         };
-        fault::step("command-begun");
         let order = match order_of(machine, &owner, &document) {
             Ok(order) => order,
             Err(why) => {
@@ -443,21 +446,56 @@ pub async fn do_commands(machine: &Machine) -> Result<(), Failure> {
         };
         tracing::info!(event = "command", %id, order = named(&order));
         let leaves = order == Order::Uninstall;
+        change_commands(machine, &owner, |commands| match leaves {
+            true => commands.leave(&id),
+            false => commands.begin(&id),
+        })
+        .await?;
+        fault::step("command-begun");
+        if leaves {
+            continue;
+        }
         let (done, detail) = match obey(machine, &owner, order).await {
             Ok(detail) => (true, detail),
             Err(failure) => (false, failure.to_string()),
         };
         end(machine, &owner, &id, done, detail).await?;
-        if leaves {
-            // The site is told first: there is nobody left to do so after.
-            {
-                let _lock = machine.lock().await?;
-                let _ = delivery::deliver(machine).await;
-            }
-            platform::start_uninstalling(&machine.program, &machine.layout)?;
-            return Ok(());
+        fault::step("command-ended");
+    }
+}
+
+/// How long the removal of this client may take.
+const REMOVAL: Duration = Duration::from_secs(60);
+
+/// Tells the site that this client goes, and has it removed by a process of its own. Whatever is cut off
+/// is begun again: that it is to leave is gone with the rest.
+async fn leave(machine: &Machine, id: &CommandId) -> Result<(), Failure> {
+    // The site is told first: there is nobody left to do so after. When it is not there, `Leave` tells it.
+    let result = CommandResult {
+        at: machine.best_time(),
+        done: true,
+        detail: "the client takes its leave".to_owned(),
+    };
+    {
+        let _lock = machine.lock().await?;
+        let identity = machine.enrolled()?;
+        let client = SiteClient::new(&identity.site, Some(&identity), machine)?;
+        if let Err(failure) = client.command_result(id, &result).await {
+            tracing::warn!(event = "leave-not-told", %failure);
         }
     }
+    fault::step("leaving-told");
+    platform::start_uninstalling(&machine.program, &machine.layout)?;
+    let begun = tokio::time::Instant::now();
+    while machine.layout.identity().exists() {
+        if begun.elapsed() > REMOVAL {
+            return Err(Failure::other(
+                "this client was not removed; it is tried again",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 async fn change_commands(
@@ -478,7 +516,7 @@ async fn change_commands(
 async fn end(
     machine: &Machine,
     owner: &Owner,
-    id: &protocol::CommandId,
+    id: &CommandId,
     done: bool,
     mut detail: String,
 ) -> Result<(), Failure> {
@@ -495,7 +533,9 @@ async fn end(
 
 /// What a command says, verified again: it lay on disk, and time went by.
 fn order_of(machine: &Machine, owner: &Owner, document: &SignedDocument) -> Result<Order, String> {
-    let command = Verifier::new(owner.clone(), machine.best_time()).command(document);
+    let now = machine.command_time(owner.pin, machine.best_time());
+    let mut verifier = Verifier::new(owner.clone(), machine.policy_time(owner.pin));
+    let command = verifier.command(document, now);
     Ok(command.map_err(|problem| problem.to_string())?.order)
 }
 
@@ -535,7 +575,8 @@ async fn obey(machine: &Machine, owner: &Owner, order: Order) -> Result<String, 
             let cut_off = || Failure::other("the script was cut off");
             answered.tested.ok_or_else(cut_off)
         }
-        Order::Uninstall => Ok("the client takes its leave".to_owned()),
+        // Whoever is told so leaves: see `leave`.
+        Order::Uninstall => Err(Failure::other("it is not done like this")),
     }
 }
 
@@ -627,11 +668,11 @@ fn schedule_of(machine: &Machine, owner: &Owner) -> Option<Schedule> {
     Schedule::read(&machine.layout).filter(|schedule| schedule.owner == *owner)
 }
 
-fn with_moment<T>(machine: &Machine, ask: impl FnOnce(&Moment<'_>) -> T) -> T {
+fn with_moment<T>(machine: &Machine, schedule: &Schedule, ask: impl FnOnce(&Moment<'_>) -> T) -> T {
     let now = machine.now();
     ask(&Moment {
         now,
-        known: machine.best_time(),
+        known: machine.policy_time(schedule.owner.pin),
         zone: &TimeZone::system(),
         boot: &machine.boot,
         booted: now.saturating_sub(machine.clock.elapsed()).unwrap_or(now),

@@ -4,7 +4,7 @@
 //! ```text
 //! policy/list.json          the list that is in force
 //! policy/bodies/<hash>.json what it names
-//! policy/seen.json          the newest version of each site that was ever seen: never forgotten
+//! policy/seen.json          the newest version of each site that was ever seen, and the latest time
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 use data_encoding::BASE64;
 use domain::{Pin, Smsid, Timestamp};
+use jiff::SignedDuration;
 use protocol::{
-    BodyHash, Command, ItemBody, PayloadType, PolicyList, PolicyVersion, SignedDocument,
+    BodyHash, Command, CommandId, ItemBody, PayloadType, PolicyList, PolicyVersion, SignedDocument,
     signed_message,
 };
 use serde::de::DeserializeOwned;
@@ -23,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use x509::{Certificate, PolicySignatureError};
 
 use crate::files;
+use crate::identity::Machine;
 use crate::platform::Layout;
+use crate::state::KnownTime;
 
 /// Why a document is not this device's policy.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,10 @@ pub enum PolicyProblem {
         given: PolicyVersion,
         newest: PolicyVersion,
     },
+    #[error("{0} was done already")]
+    Done(CommandId),
+    #[error("it ends before {0}, and this device forgot which of those it did")]
+    Forgotten(Timestamp),
     #[error("its content is not what its name says")]
     Hash,
     #[error("it is not there")]
@@ -67,6 +74,18 @@ pub struct Verifier {
     signer: Option<(Vec<String>, Certificate)>,
 }
 
+impl PolicyProblem {
+    /// True when it was good at an earlier time.
+    pub fn is_lateness(&self) -> bool {
+        let ended = |error: &PolicySignatureError| matches!(error, PolicySignatureError::Ended(_));
+        match self {
+            Self::Expired(_) => true,
+            Self::Signature(error) => ended(error),
+            _ => false,
+        }
+    }
+}
+
 impl Verifier {
     pub fn new(owner: Owner, now: Timestamp) -> Self {
         Self {
@@ -84,7 +103,7 @@ impl Verifier {
         newest: PolicyVersion,
     ) -> Result<PolicyList, PolicyProblem> {
         let list: PolicyList = self.open(PayloadType::List, document)?;
-        self.for_this_device(list.device, list.expires_at)?;
+        self.for_this_device(list.device, list.expires_at, self.now)?;
         if list.version < newest {
             return Err(PolicyProblem::Older {
                 given: list.version,
@@ -114,19 +133,30 @@ impl Verifier {
         Ok(body)
     }
 
+    /// `now`: what commands end by, which may be another time than that of certificates.
+    ///
     /// # Errors
     /// When it is no valid command for this device.
-    pub fn command(&mut self, document: &SignedDocument) -> Result<Command, PolicyProblem> {
+    pub fn command(
+        &mut self,
+        document: &SignedDocument,
+        now: Timestamp,
+    ) -> Result<Command, PolicyProblem> {
         let command: Command = self.open(PayloadType::Command, document)?;
-        self.for_this_device(command.device, command.expires_at)?;
+        self.for_this_device(command.device, command.expires_at, now)?;
         Ok(command)
     }
 
-    fn for_this_device(&self, device: Smsid, until: Timestamp) -> Result<(), PolicyProblem> {
+    fn for_this_device(
+        &self,
+        device: Smsid,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), PolicyProblem> {
         if device != self.owner.device {
             return Err(PolicyProblem::OtherDevice(device));
         }
-        if self.now >= until {
+        if now >= until {
             return Err(PolicyProblem::Expired(until));
         }
         Ok(())
@@ -187,12 +217,58 @@ pub struct PolicyStore {
 }
 
 /// What was seen of one site's lists.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Seen {
     /// The newest version that the site signed for this computer. Nothing older is taken.
     pub newest: PolicyVersion,
     /// Of the list in force. It is older than the newest when one of the newest's bodies was refused.
     pub taken: PolicyVersion,
+    /// The latest time that the site told, or signed: see [`Machine::policy_time`].
+    pub time: Option<KnownTime>,
+    /// When the newest list was signed.
+    pub signed_at: Option<Timestamp>,
+}
+
+/// A time that is later than what is remembered, by less than this, need not be written.
+const NOTED_EVERY: SignedDuration = SignedDuration::from_hours(1);
+
+impl Machine {
+    /// The time by which lists and the certificates that signed them end. Who answers a check-in tells any
+    /// time it likes, and need not have the policy key: so it never goes back, but for a list of a higher
+    /// epoch.
+    pub fn policy_time(&self, pin: Pin) -> Timestamp {
+        let seen = PolicyStore::new(&self.layout).seen(pin).unwrap_or_default();
+        seen.time_of(self, self.best_time())
+    }
+
+    /// The time by which commands end, when somebody told `told`: some live for minutes, so a site that
+    /// mended its clock must be believed. What the site signed cannot be told away.
+    pub fn command_time(&self, pin: Pin, told: Timestamp) -> Timestamp {
+        let seen = PolicyStore::new(&self.layout).seen(pin).unwrap_or_default();
+        seen.signed_at.map_or(told, |signed_at| signed_at.max(told))
+    }
+}
+
+impl Seen {
+    /// The latest of what is remembered and `told`.
+    pub fn time_of(&self, machine: &Machine, told: Timestamp) -> Timestamp {
+        let known = self.time.as_ref().map(|known| machine.time_since(known));
+        known.map_or(told, |known| known.max(told))
+    }
+
+    /// Remembers that it is `now`. What the machine's own clock tells from what is remembered already is
+    /// written once in a while: a machine that is switched off has no such clock.
+    pub fn note_time(&mut self, machine: &Machine, now: Timestamp) {
+        if let Some(known) = &self.time
+            && known.boot == machine.boot
+            && now.duration_since(known.time) < NOTED_EVERY
+            && now.duration_since(machine.time_since(known)) < SignedDuration::from_secs(60)
+        {
+            return;
+        }
+        self.time = Some(machine.know_time(now));
+    }
 }
 
 /// No document on disk is larger: what the site may send, and a little for its envelope.
@@ -227,9 +303,9 @@ impl PolicyStore {
         }
     }
 
-    pub fn note_seen(&self, pin: Pin, seen: Seen) -> io::Result<()> {
+    pub fn note_seen(&self, pin: Pin, seen: &Seen) -> io::Result<()> {
         let mut all = self.all_seen()?;
-        if all.insert(pin.to_string(), seen) == Some(seen) {
+        if all.insert(pin.to_string(), seen.clone()).as_ref() == Some(seen) {
             return Ok(());
         }
         files::make_folder(&self.folder, 0o700)?;

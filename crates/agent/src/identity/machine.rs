@@ -110,7 +110,11 @@ impl Machine {
 
     /// A moment that has certainly passed: the site's last time, and what went by since.
     pub fn known_time(&self) -> Option<Timestamp> {
-        let known = self.state().known_time?;
+        self.state().known_time.map(|known| self.time_since(&known))
+    }
+
+    /// `known`, and what went by since.
+    pub fn time_since(&self, known: &KnownTime) -> Timestamp {
         let since = match known.boot == self.boot {
             true => self
                 .clock
@@ -119,10 +123,8 @@ impl Machine {
             // How long the machine was off nobody knows.
             false => SignedDuration::ZERO,
         };
-        known
-            .time
-            .saturating_add(since.max(SignedDuration::ZERO))
-            .ok()
+        let since = since.max(SignedDuration::ZERO);
+        known.time.saturating_add(since).unwrap_or(known.time)
     }
 
     /// The best knowledge of the time. Within one run of the machine that is the site's, whatever the

@@ -342,8 +342,13 @@ pub fn wait_after(failure: &Failure, failures: u32) -> SignedDuration {
         // An administrator may have allowed it meanwhile.
         Failure::Expired(_) => LONGEST_WAIT,
         failure if failure.is_refusal() => AFTER_REFUSAL,
-        _ => (FIRST_WAIT * 2_i32.pow(failures.min(7) - 1)).min(LONGEST_WAIT),
+        _ => wait_for_site(failures),
     }
+}
+
+/// The same, for what nobody refused for good.
+pub fn wait_for_site(failures: u32) -> SignedDuration {
+    (FIRST_WAIT * 2_i32.pow(failures.min(7) - 1)).min(LONGEST_WAIT)
 }
 
 /// The keys that the client keeps in its domain, for people's scripts. The identifier is not among

@@ -16,8 +16,8 @@ pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     renewal::resume(machine).await?;
     let site = machine.enrolled()?.site;
     let answer = renewal::check_in(machine).await?;
-    compliance::deliver_and_note(machine).await?;
     drop(lock);
+    compliance::deliver_and_note(machine).await?;
     match machine.daemon() {
         Some(_) => machine.wake_daemon(),
         None => do_commands(machine).await?,
@@ -41,7 +41,6 @@ pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
 /// Without a daemon, what the site asked for is done here.
 async fn do_commands(machine: &Machine) -> Result<(), Failure> {
     compliance::do_commands(machine).await?;
-    let _lock = machine.lock().await?;
     match compliance::deliver_and_note(machine).await {
         // It was told to leave, or leaves now.
         Err(Failure::NotEnrolled) => Ok(()),

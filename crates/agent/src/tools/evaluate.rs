@@ -45,11 +45,7 @@ async fn deliver(machine: &Machine) {
         machine.wake_daemon();
         return;
     }
-    let delivered = async {
-        let _lock = machine.lock().await?;
-        compliance::deliver(machine).await
-    };
-    if let Err(failure) = delivered.await {
+    if let Err(failure) = compliance::deliver(machine).await {
         eprintln!("warning: the site does not have the results yet: {failure}");
     }
 }

@@ -37,6 +37,7 @@ pub struct Status {
     pub last_reminder: Option<Timestamp>,
     pub trouble: Option<Trouble>,
     pub renewal_trouble: Option<Trouble>,
+    pub policy_trouble: Option<Trouble>,
     pub delivery_trouble: Option<Trouble>,
     /// None where the site gave no policy.
     pub compliance: Option<Standing>,
@@ -120,6 +121,7 @@ impl Status {
             last_reminder: state.last_reminder,
             trouble: state.trouble,
             renewal_trouble: state.renewal_trouble,
+            policy_trouble: state.policy_trouble,
             delivery_trouble: state.delivery_trouble,
             compliance,
             daemon_running: machine.daemon().is_some(),
@@ -212,6 +214,7 @@ pub fn text(status: &Status) -> String {
     for (what, trouble) in [
         ("Check-in", &status.trouble),
         ("Renewal", &status.renewal_trouble),
+        ("Policy fetch", &status.policy_trouble),
         ("Delivery", &status.delivery_trouble),
     ] {
         let Some(trouble) = trouble else { continue };

@@ -50,8 +50,10 @@ async fn a_command_is_done_once_and_its_result_told_once() {
         results[0].detail,
         "it ended with status 4\nSTDOUT:\nout\nSTDERR:\nerr\n"
     );
-    // The same again, and after a restart.
-    assert_eq!(obey(&place).await, []);
+    // A site that offers it again does not know the result any more: it was restored, or means ill.
+    assert_eq!(obey(&place).await, results);
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("was done already"), "{told}");
     assert_eq!(ran(&place), 1);
     // Also when it has expired and is forgotten.
     place.clock.pass(25 * 3600);
@@ -66,6 +68,138 @@ async fn a_command_is_done_once_and_its_result_told_once() {
             .contains("expired")
     );
     assert_eq!(ran(&place), 1);
+}
+
+#[tokio::test]
+async fn a_site_that_tells_a_wrong_time_gets_no_command_done_twice() {
+    let place = Place::new();
+    let command = place.order(test_script(&place));
+    place.site.records().commands = vec![command];
+    assert_eq!(obey(&place).await.len(), 1);
+    for ahead in [8 * 24, 400 * 24, 0] {
+        place.site.records().ahead = SignedDuration::from_hours(ahead);
+        obey(&place).await;
+        assert_eq!(ran(&place), 1, "{ahead}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_key_that_ended_signs_no_commands_whatever_time_somebody_tells() {
+    let place = Place::new();
+    let command = place.order(test_script(&place));
+    place.site.records().ahead = SignedDuration::from_hours(24 * 365 * 6);
+    place.check_in().await;
+    place.site.records().ahead = SignedDuration::ZERO;
+    place.site.records().commands = vec![command];
+    assert_eq!(obey(&place).await, []);
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("its certificate ended"), "{told}");
+    assert_eq!(ran(&place), 0);
+}
+
+#[tokio::test]
+async fn commands_are_done_in_the_order_in_which_they_were_given() {
+    let place = Place::new();
+    let mark = place.root().join("ran");
+    let mut commands: Vec<_> = (0..6)
+        .map(|number| {
+            let script = format!("echo {number} >> {}", mark.display());
+            let script = script.parse().expect("a script");
+            place.clock.pass(1);
+            place.order(Order::TestScript { script })
+        })
+        .collect();
+    commands.reverse();
+    place.site.records().commands = commands;
+    assert_eq!(obey(&place).await.len(), 6);
+    let ran = std::fs::read_to_string(mark).expect("they ran");
+    assert_eq!(ran.split_whitespace().collect::<String>(), "012345");
+}
+
+#[tokio::test]
+async fn what_is_remembered_of_commands_cannot_be_read_and_all_else_goes_on() {
+    let place = Place::new();
+    place
+        .deploy(vec![item_of("a", vec![check("a", "echo right", "right")])])
+        .await;
+    let file = place.machine.layout.compliance().join("commands.json");
+    std::fs::write(&file, "no JSON").expect("written");
+    place.site.records().commands = vec![place.order(test_script(&place))];
+    place.check_in().await;
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("no command is done"), "{told}");
+    assert!(compliance::work(&place.machine).await.is_err());
+    assert_eq!(place.site.records().set.len(), 1);
+    assert_eq!(ran(&place), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_cut_off_while_it_leaves_leaves_all_the_same() {
+    let place = Place::new();
+    place.site.records().commands = vec![place.order(Order::Uninstall)];
+    place.check_in().await;
+    for point in ["command-begun", "leaving-told"] {
+        let ran = place.comply(&[("PERENNIAL_TEST_DIE_AT", point)]);
+        assert_ne!(ran.code(), Some(0), "{point}");
+        assert!(place.machine.layout.identity().exists(), "{point}");
+    }
+    assert_eq!(place.comply(&[]).code(), Some(0));
+    assert!(!place.machine.layout.identity().exists());
+}
+
+#[tokio::test]
+async fn a_command_that_is_cut_off_has_one_result_and_is_not_begun_again() {
+    for (point, done) in [("command-begun", false), ("command-ended", true)] {
+        let place = Place::new();
+        place.site.records().commands = vec![place.order(test_script(&place))];
+        place.check_in().await;
+        let cut = place.comply(&[("PERENNIAL_TEST_DIE_AT", point)]);
+        assert_ne!(cut.code(), Some(0), "{point}");
+        let results = obey(&place).await;
+        assert_eq!(results.len(), 1, "{point}");
+        assert_eq!(results[0].done, done, "{point}");
+        assert_eq!(ran(&place), usize::from(done), "{point}");
+    }
+}
+
+#[tokio::test]
+async fn no_command_is_done_again_that_was_forgotten() {
+    let place = Place::new();
+    // More than a device remembers, and all of them expire.
+    let order = |_| place.order(test_script(&place));
+    let script = place.order(test_script(&place));
+    let plain = (0..300).map(|_| place.order(Order::CheckIn));
+    let commands: Vec<_> = std::iter::once(script).chain(plain).collect();
+    place.site.records().commands = commands.clone();
+    place.check_in().await;
+    place.site.records().commands.clear();
+    compliance::do_commands(&place.machine).await.expect("done");
+    assert_eq!(obey(&place).await.len(), 301);
+    place.site.records().ahead = SignedDuration::from_hours(25);
+    place.check_in().await;
+    place.site.records().ahead = SignedDuration::ZERO;
+    place.site.records().commands = commands;
+    assert_eq!(obey(&place).await, []);
+    assert_eq!(ran(&place), 1);
+    // What is new is done as ever, as soon as it ends after what was forgotten.
+    place.clock.pass(3600);
+    place.site.records().commands = vec![order(())];
+    assert_eq!(obey(&place).await.len(), 1);
+    assert_eq!(ran(&place), 2);
+}
+
+#[tokio::test]
+async fn a_command_that_ended_before_a_list_was_signed_is_not_done() {
+    let place = Place::new();
+    let held_back = place.order(test_script(&place));
+    place.clock.pass(25 * 3600);
+    place.deploy(vec![]).await;
+    place.site.records().ahead = SignedDuration::from_hours(-25);
+    place.site.records().commands = vec![held_back];
+    assert_eq!(obey(&place).await, []);
+    let told = place.machine.state().command_problem.expect("a problem");
+    assert!(told.contains("it expired"), "{told}");
+    assert_eq!(ran(&place), 0);
 }
 
 #[tokio::test]
@@ -110,6 +244,29 @@ async fn what_is_no_command_for_this_device_is_refused() {
     place.site.records().commands.clear();
     assert_eq!(obey(&place).await, []);
     assert_eq!(place.machine.state().command_problem, None);
+}
+
+#[tokio::test]
+async fn a_result_that_the_site_does_not_take_now_is_told_later() {
+    let place = Place::new();
+    let command = place.order(Order::CheckIn);
+    place.site.records().commands = vec![command];
+    place.check_in().await;
+    place.site.records().commands.clear();
+    for status in [403, 409, 429, 500] {
+        place.site.records().refuses_results = Some(status);
+        assert_eq!(obey(&place).await, [], "{status}");
+    }
+    place.site.records().refuses_results = None;
+    assert_eq!(obey(&place).await.len(), 1);
+    // One that it does not know is not told for ever.
+    let command = place.order(Order::CheckIn);
+    place.site.records().commands = vec![command];
+    place.site.records().refuses_results = Some(404);
+    assert_eq!(obey(&place).await, []);
+    place.site.records().refuses_results = None;
+    place.site.records().commands.clear();
+    assert_eq!(obey(&place).await, []);
 }
 
 #[tokio::test]

@@ -67,9 +67,15 @@ impl Clock for TestClock {
 #[derive(Default)]
 pub struct Records {
     pub away: bool,
+    /// How far the time that it tells is ahead.
+    pub ahead: SignedDuration,
     /// So many answers get lost.
     pub lose_answers: usize,
     pub list: Option<SignedDocument>,
+    /// Takes the list's place when that was fetched.
+    pub then_list: Option<SignedDocument>,
+    /// The status with which results of commands are refused.
+    pub refuses_results: Option<u16>,
     content: String,
     pub version: PolicyVersion,
     pub bodies: HashMap<String, SignedDocument>,
@@ -137,7 +143,7 @@ impl FakeSite {
             records.check_ins.push(check_in);
             let now = self.clock.real();
             return ok(&CheckInAnswer {
-                time: now,
+                time: now + records.ahead,
                 device: device().smsid(),
                 renewal: RenewalInfo {
                     suggested_window: Window {
@@ -156,7 +162,11 @@ impl FakeSite {
             });
         }
         if path == protocol::POLICY_PATH {
-            return ok(records.list.as_ref().expect("a list"));
+            let list = records.list.clone().expect("a list");
+            if let Some(then) = records.then_list.take() {
+                records.list = Some(then);
+            }
+            return ok(&list);
         }
         if let Some(hash) = path.strip_prefix(&format!("{}/", protocol::POLICY_BODY_PATH)) {
             return match records.bodies.get(hash) {
@@ -170,6 +180,9 @@ impl FakeSite {
             return ok(&records.take(&report));
         }
         if let Some(id) = path.strip_prefix(&format!("{}/", protocol::COMMAND_PATH)) {
+            if let Some(status) = records.refuses_results {
+                return (status, b"not now".to_vec());
+            }
             let result = serde_json::from_slice(&request.body).expect("a result");
             records.command_results.push((id.to_owned(), result));
             return (204, Vec::new());
@@ -450,6 +463,23 @@ impl Place {
             .envs(variables.iter().copied())
             .stdin(std::process::Stdio::null());
         command.output().expect("it runs")
+    }
+
+    /// What the daemon starts when something is due.
+    pub fn comply(&self, variables: &[(&str, &str)]) -> std::process::ExitStatus {
+        let mut command = std::process::Command::new(program());
+        command
+            .arg("--root")
+            .arg(self.root())
+            .arg("comply")
+            .envs(variables.iter().copied())
+            .stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        let open = child.stdin.take();
+        // `wait` would close it.
+        let ended = child.wait().expect("it ends");
+        drop(open);
+        ended
     }
 
     /// Processes of scripts of this computer that are still there.

@@ -247,6 +247,114 @@ async fn a_list_that_expired_runs_nothing_and_is_fetched_anew() {
 }
 
 #[tokio::test]
+async fn a_list_that_expired_stays_so_whatever_time_somebody_tells() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    for ahead in [15 * 24, 0] {
+        place.site.records().ahead = SignedDuration::from_hours(ahead);
+        place.check_in().await;
+        assert!(place.evaluate().await.is_err(), "{ahead}");
+    }
+    assert_eq!(ran(&place, "a"), 0);
+    assert!(
+        problem(&place).contains("it expired"),
+        "{}",
+        problem(&place)
+    );
+    // Also after a restart, and by the device's own count of what went by.
+    let mut place = place;
+    place.machine.boot = "second".to_owned();
+    place.check_in().await;
+    assert!(place.evaluate().await.is_err());
+    assert_eq!(ran(&place, "a"), 0);
+}
+
+#[tokio::test]
+async fn a_site_that_tells_the_same_time_again_and_again_prolongs_nothing() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    for hours in (0..15 * 24).step_by(6) {
+        place.site.records().ahead = SignedDuration::from_hours(-hours);
+        place.check_in().await;
+        place.clock.pass(6 * 3600);
+    }
+    assert!(place.evaluate().await.is_err());
+    assert_eq!(ran(&place, "a"), 0);
+}
+
+#[tokio::test]
+async fn a_site_whose_clock_was_ahead_comes_back_with_a_higher_epoch() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    place.site.records().ahead = SignedDuration::from_hours(400 * 24);
+    place.check_in().await;
+    place.site.records().ahead = SignedDuration::ZERO;
+    place.publish(vec![one(&place, "a")], &[json!({})]);
+    place.check_in().await;
+    assert!(
+        problem(&place).contains("it expired"),
+        "{}",
+        problem(&place)
+    );
+    place.site.records().version = PolicyVersion {
+        epoch: 1,
+        counter: 0,
+    };
+    place.deploy(vec![one(&place, "b")]).await;
+    assert_eq!(place.states().await["b"].0, Compliant);
+    place.check_in().await;
+    assert_eq!(place.states().await["b"].0, Compliant);
+}
+
+#[tokio::test]
+async fn a_list_that_was_overtaken_while_it_was_fetched_is_fetched_anew() {
+    let place = Place::new();
+    place.publish(vec![one(&place, "a")], &[json!({})]);
+    agent::renewal::check_in(&place.machine)
+        .await
+        .expect("a check-in");
+    let old = place.site.records().list.take();
+    place.publish(vec![one(&place, "b")], &[json!({})]);
+    {
+        let mut records = place.site.records();
+        records.then_list = std::mem::replace(&mut records.list, old);
+    }
+    compliance::deliver_and_note(&place.machine)
+        .await
+        .expect("noted");
+    assert_eq!(problem(&place), "");
+    assert_eq!(place.machine.state().policy_trouble, None);
+    assert_eq!(place.states().await["b"].0, Compliant);
+}
+
+#[tokio::test]
+async fn a_body_that_the_site_does_not_give_is_told_and_asked_for_soon_and_holds_nothing_up() {
+    let place = Place::new();
+    place.deploy(vec![one(&place, "a")]).await;
+    place.states().await;
+    place.publish(vec![one(&place, "b")], &[json!({})]);
+    place.site.records().bodies.clear();
+    place.check_in().await;
+    assert!(problem(&place).contains("does not give the policy body"));
+    let state = place.machine.state();
+    let trouble = state.policy_trouble.clone().expect("a trouble");
+    assert!(trouble.next.duration_since(place.clock.real()).as_mins() <= 60);
+    // The results went all the same.
+    assert_eq!(state.delivery_trouble, None);
+    assert_eq!(place.site.records().set.len(), 1);
+    place.check_in().await;
+    let reported = place.site.records().check_ins.pop().expect("a check-in");
+    let told = reported.policy.expect("a state").problem;
+    assert!(told.expect("a problem").contains("does not give"));
+    // What is good again is taken when it is due, without another check-in.
+    place.publish(vec![one(&place, "b")], &[json!({})]);
+    place.clock.pass(3600);
+    compliance::work(&place.machine).await.expect("worked");
+    assert_eq!(problem(&place), "");
+    assert_eq!(ran(&place, "b"), 1);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_years_ahead_strands_nobody() {
     let place = Place::new();
     place.clock.set(3 * 365 * 86_400);

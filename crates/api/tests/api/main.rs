@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use clock::{SystemClock, SystemRng};
-use domain::{Clock, Role, TokenDigest};
+use domain::{Clock, Role, Timestamp, TokenDigest};
 use site::{EnrollmentProfile, Peer, Settings, Site};
 use store::{Actor, Change, Kind, Location, NewToken, Store};
 use tower::ServiceExt;
@@ -19,11 +19,16 @@ struct Api {
 
 impl Api {
     async fn new() -> Self {
+        Self::made(SystemClock::new().now()).await
+    }
+
+    /// Whose keys were made at `moment`.
+    async fn made(moment: Timestamp) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let keys = folder.path().join("keys");
         std::fs::create_dir(&keys).expect("a folder");
         let clock = Arc::new(SystemClock::new());
-        site::create_keys(&keys, "Test", &*clock, &SystemRng).expect("keys");
+        site::create_keys(&keys, "Test", &At(moment), &SystemRng).expect("keys");
         let location = Location::Sqlite(folder.path().join("site.db"));
         let store = Store::open(&location, "test", Arc::new(SystemRng))
             .await
@@ -105,6 +110,53 @@ impl Api {
     }
 }
 
+/// A clock that stands.
+struct At(Timestamp);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn elapsed(&self) -> jiff::SignedDuration {
+        jiff::SignedDuration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn a_policy_certificate_is_told_before_it_ends_and_signs_nothing_after() {
+    let days = |days: i64| SystemClock::new().now() - jiff::SignedDuration::from_hours(24 * days);
+    let full = Some(Role::FullAdministrator.word());
+    let command = "/api/v1/devices/00000000-0000-8000-8000-000000000001/commands";
+    const LIFE: i64 = 5 * 365;
+    for (age, alerts, status) in [
+        (LIFE - 181, 0, 404),
+        (LIFE - 179, 1, 404),
+        (LIFE + 1, 1, 503),
+    ] {
+        let api = Api::made(days(age)).await;
+        for _ in 0..2 {
+            api.site.warn_of_policy_key().await.expect("looks");
+        }
+        let (_, text) = api.ask("GET", "/api/v1/alerts", full, "").await;
+        assert_eq!(
+            text.matches("policy-key-ends").count(),
+            alerts,
+            "{age}: {text}"
+        );
+        let (answered, text) = api
+            .ask("POST", command, full, r#"{"command":"renew"}"#)
+            .await;
+        assert_eq!(answered, status, "{age}: {text}");
+        if status == 503 {
+            assert!(text.contains("rotate-key"), "{text}");
+        }
+        // Where the key is stays to be seen.
+        let (answered, _) = api.ask("GET", "/api/v1/policy", full, "").await;
+        assert_eq!(answered, 200);
+    }
+}
+
 /// What a principal may, as the status of a request for something that is not there.
 fn word(status: u16) -> &'static str {
     match status {
@@ -112,6 +164,72 @@ fn word(status: u16) -> &'static str {
         403 => "no",
         200..=299 | 400 | 404 | 409 | 422 => "yes",
         _ => "?",
+    }
+}
+
+#[tokio::test]
+async fn only_who_deploys_chooses_the_members_of_what_is_deployed_to() {
+    const ITEM: &str = concat!(
+        r#"{"name":"i","content":{"platforms":[{"os":"Linux"}],"settings":[{"name":"s","#,
+        r#""data_type":"string","source":{"script":{"discovery":"echo x"}}}],"#,
+        r#""rules":[{"name":"r","setting":"s","condition":{"existential":"must-exist"}}]}}"#
+    );
+    let api = Api::new().await;
+    let full = Some(Role::FullAdministrator.word());
+    let collections = "/api/v1/collections";
+    for (path, body) in [
+        (collections, r#"{"name":"Inner"}"#),
+        (collections, r#"{"name":"Out"}"#),
+        (collections, r#"{"name":"Limit"}"#),
+        (
+            collections,
+            r#"{"name":"Target","rules":{"limited_to":"Limit","include":["Inner"],"exclude":["Out"]}}"#,
+        ),
+        (collections, r#"{"name":"Spared"}"#),
+        (collections, r#"{"name":"Other"}"#),
+        ("/api/v1/configuration-items", ITEM),
+        (
+            "/api/v1/baselines",
+            r#"{"name":"b","content":{"parts":[{"item":{"name":"i"}}]}}"#,
+        ),
+        (
+            "/api/v1/deployments",
+            r#"{"baseline":"b","collection":"Target"}"#,
+        ),
+        (
+            "/api/v1/exemptions",
+            r#"{"item":"i","rule":"r","scope":{"collection":"Spared"},"reason":"x"}"#,
+        ),
+    ] {
+        let (status, text) = api.ask("POST", path, full, body).await;
+        assert!((200..300).contains(&status), "{path}: {status} {text}");
+    }
+    let members = r#"{"devices":["00000000-0000-8000-8000-000000000001"]}"#;
+    let rules = r#"{"query":"os.name == \"Linux\""}"#;
+    for role in Role::ALL {
+        for name in ["Inner", "Out", "Limit", "Target", "Spared", "Other"] {
+            let may = match name {
+                "Other" => role.may(domain::Action::ManageCollections),
+                _ => role.may(domain::Action::Deploy),
+            };
+            for (method, what, body) in [
+                ("POST", "members/add", members),
+                ("POST", "members/remove", members),
+                ("PUT", "rules", rules),
+            ] {
+                let path = format!("{collections}/{name}/{what}");
+                let (status, text) = api.ask(method, &path, Some(role.word()), body).await;
+                // The device is not there, and the refusal of that is none of the role.
+                assert_eq!(status != 403, may, "{role} {path}: {status} {text}");
+            }
+            // Those that are deployed to need their rules again.
+            if name == "Target" && role.may(domain::Action::Deploy) {
+                let body = r#"{"limited_to":"Limit","include":["Inner"],"exclude":["Out"]}"#;
+                let path = format!("{collections}/{name}/rules");
+                let (status, text) = api.ask("PUT", &path, full, body).await;
+                assert_eq!(status, 200, "{text}");
+            }
+        }
     }
 }
 

@@ -38,6 +38,15 @@ const COLLECTION: &str = "SELECT c.id, c.name, c.created_at, c.query, l.name AS 
      LEFT JOIN membership_count n ON n.collection = c.id \
      LEFT JOIN membership_evaluation e ON e.collection = c.id";
 
+/// Of the collections `above`, with those whose members depend on theirs: whether one is used by a
+/// deployment, or by an exemption in force.
+const AIMS: &str = " UNION SELECT e.collection FROM above a JOIN \
+     (SELECT id AS collection, limited_to AS other FROM collection WHERE limited_to IS NOT NULL \
+     UNION ALL SELECT collection, other FROM collection_other) e ON e.other = a.id) \
+     SELECT 1 AS used FROM above a JOIN deployment d ON d.collection = a.id \
+     UNION ALL SELECT 1 AS used FROM above a JOIN exemption x ON x.collection = a.id \
+     WHERE x.ended_at IS NULL LIMIT 1";
+
 #[async_trait]
 impl ReadCollections for Database {
     async fn collection(&self, name: &CollectionName) -> Result<Option<Collection>> {
@@ -126,6 +135,25 @@ impl ReadCollections for Database {
         let rows = query.build().fetch_all(&self.readers).await?;
         let first = rows.into_iter().map(device).collect::<Result<_>>()?;
         Ok(Some(CollectionPreview { devices, first }))
+    }
+
+    async fn collection_aims(&self, name: &CollectionName) -> Result<bool> {
+        let mut query =
+            QueryBuilder::<Db>::new("WITH RECURSIVE above (id) AS (SELECT id FROM collection ");
+        query.push("WHERE name = ").push_bind(name.to_string());
+        let found = query.push(AIMS).build().fetch_optional(&self.readers);
+        Ok(found.await?.is_some())
+    }
+
+    async fn named_device_aims(&self, device: DeviceId) -> Result<bool> {
+        let mut query = QueryBuilder::<Db>::new(
+            "WITH RECURSIVE above (id) AS (SELECT collection FROM collection_direct ",
+        );
+        query
+            .push("WHERE device = ")
+            .push_bind(device.as_bytes().to_vec());
+        let found = query.push(AIMS).build().fetch_optional(&self.readers);
+        Ok(found.await?.is_some())
     }
 
     async fn membership_work(&self) -> Result<MembershipWork> {

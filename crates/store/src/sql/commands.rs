@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use domain::{DeviceId, DeviceState, Timestamp};
+use domain::{DeviceId, DeviceState, KeyDigest, Timestamp};
 use protocol::{CommandId, CommandResult, PolicyState};
 use sqlx::{QueryBuilder, Row};
 
@@ -64,7 +64,8 @@ pub(super) async fn end(
     result: &CommandResult,
     at: Timestamp,
 ) -> Result<Outcome> {
-    let sql = "UPDATE command SET ended_at = $3, done = $4, detail = $5 \
+    // The device has it no more, and a script may be long.
+    let sql = "UPDATE command SET ended_at = $3, done = $4, detail = $5, document = '' \
          WHERE id = $1 AND device = $2 AND done IS NULL";
     let done = sqlx::query(sql)
         .bind(id.as_bytes().to_vec())
@@ -94,7 +95,7 @@ pub(super) async fn expire(
     device: DeviceId,
     at: Timestamp,
 ) -> Result<Outcome> {
-    let sql = "UPDATE command SET ended_at = expires_at \
+    let sql = "UPDATE command SET ended_at = expires_at, document = '' \
          WHERE device = $1 AND ended_at IS NULL AND expires_at <= $2";
     let done = sqlx::query(sql)
         .bind(device.as_bytes().to_vec())
@@ -107,10 +108,29 @@ pub(super) async fn expire(
     }))
 }
 
-pub(super) async fn raise_epoch(db: &mut DbConnection) -> Result<Outcome> {
-    let sql = "UPDATE policy SET epoch = epoch + 1, counter = counter + 1, objects = objects + 1 \
-         WHERE one = 1 RETURNING epoch";
-    let row = sqlx::query(sql).fetch_one(db).await?;
+pub(super) async fn note_key(
+    db: &mut DbConnection,
+    key: &KeyDigest,
+    at: Timestamp,
+) -> Result<Outcome> {
+    let sql = "INSERT INTO policy_key (key, noted_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+    let done = sqlx::query(sql)
+        .bind(key.as_bytes().to_vec())
+        .bind(at.as_millisecond())
+        .execute(db)
+        .await?;
+    Ok(Ok(match done.rows_affected() {
+        0 => Applied::Unchanged,
+        _ => Applied::Done,
+    }))
+}
+
+/// Records that were restored a second time have the same epoch as the first time: the time is one that no
+/// device saw.
+pub(super) async fn raise_epoch(db: &mut DbConnection, at: Timestamp) -> Result<Outcome> {
+    let sql = "UPDATE policy SET epoch = CASE WHEN epoch + 1 > $1 THEN epoch + 1 ELSE $1 END, \
+         counter = counter + 1, objects = objects + 1 WHERE one = 1 RETURNING epoch";
+    let row = sqlx::query(sql).bind(at.as_second()).fetch_one(db).await?;
     Ok(Ok(Applied::Numbered(row.try_get("epoch")?)))
 }
 

@@ -24,7 +24,7 @@ use crate::Unavailable;
 use crate::change::{Actor, Applied, Conflict};
 use crate::compliance::{
     MOST_BASELINES, MOST_DEPLOYED_ITEMS, MOST_DEPLOYED_RULES, MOST_DEPLOYMENTS, MOST_EXEMPTIONS,
-    MOST_ITEMS, NewExemption, ObjectChange,
+    MOST_ITEMS, MOST_REVISED_BYTES, NewExemption, ObjectChange,
 };
 
 type Result<T> = std::result::Result<T, Unavailable>;
@@ -172,6 +172,13 @@ async fn revise_item(
     }
     if row.try_get::<String, _>("content")? == json(content) {
         return Ok(Ok(Applied::Unchanged));
+    }
+    let sql = "SELECT CAST(COALESCE(SUM(length(body)), 0) AS BIGINT) AS bytes FROM item_revision \
+         WHERE item = $1";
+    let row = sqlx::query(sql).bind(id).fetch_one(&mut *db).await?;
+    let bytes = i64::try_from(json(content).len()).map_err(corrupt)?;
+    if row.try_get::<i64, _>("bytes")? + bytes > MOST_REVISED_BYTES {
+        return Ok(Err(Conflict::RevisedTooMuch(MOST_REVISED_BYTES >> 20)));
     }
     let revision = u32::try_from(latest + 1).map_err(corrupt)?;
     let revised = new_revision(db, id, name, revision, content, by, at).await?;
@@ -971,7 +978,7 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("names and texts are plain data")
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

@@ -7,11 +7,12 @@ use domain::compliance::{
     ItemName,
 };
 use domain::{DeviceId, Period};
-use protocol::{BodyHash, CommandId, PolicyVersion};
-use sqlx::{QueryBuilder, Row};
+use protocol::{BodyHash, CommandId, ItemBody, PolicyVersion};
+use sqlx::{Connection, QueryBuilder, Row};
 
+use super::compliance::sha256;
 use super::reads::{MOST, corrupt, device_id, no_cursor, optional_time, page, time, word};
-use super::{Database, Db, DbRow};
+use super::{Database, Db, DbRow, READ_ONE_MOMENT};
 use crate::Unavailable;
 use crate::compliance::{
     Baseline, BaselineSummary, Command, DeployedBodies, DeploymentRecord, Exemption,
@@ -37,6 +38,8 @@ pub(super) const DEPLOYMENT: &str = "SELECT d.number, b.name AS baseline_name, \
      (SELECT COUNT(*) FROM deployment_rule n WHERE n.deployment = d.number) AS rules \
      FROM deployment d JOIN baseline b ON b.id = d.baseline \
      JOIN collection c ON c.id = d.collection";
+
+const PLACE: &str = "SELECT epoch, counter, objects FROM policy WHERE one = 1";
 
 const COMMAND: &str = "SELECT id, device, what, about, issued_at, issued_by, expires_at, ended_at, \
      done, detail FROM command";
@@ -64,7 +67,7 @@ impl ReadCompliance for Database {
         revision: Option<u32>,
     ) -> Result<Option<ItemRevision>> {
         let mut query = QueryBuilder::<Db>::new(
-            "SELECT i.name, r.number, r.created_at, r.author, r.body_hash, r.content \
+            "SELECT i.name, r.number, r.created_at, r.author, r.body_hash, r.body \
              FROM configuration_item i JOIN item_revision r ON r.item = i.id \
              WHERE i.deleted_at IS NULL AND i.name = ",
         );
@@ -77,14 +80,22 @@ impl ReadCompliance for Database {
         };
         let row = query.build().fetch_optional(&self.readers).await?;
         row.map(|row| {
-            let content: String = row.try_get("content")?;
+            // Out of what devices get: what people see, and what is tested, is what its hash says.
+            let bytes: Vec<u8> = row.try_get("body")?;
+            let hash = body_hash(&row)?;
+            if sha256(&bytes) != *hash.as_bytes() {
+                return Err(corrupt(format!(
+                    "the body {hash} is not what its hash says"
+                )));
+            }
+            let body: ItemBody = serde_json::from_slice(&bytes).map_err(corrupt)?;
             Ok(ItemRevision {
                 item: word(&row, "name")?,
                 revision: count(&row, "number")?,
                 created_at: time(&row, "created_at")?,
                 author: row.try_get("author")?,
-                body: body_hash(&row)?,
-                content: serde_json::from_str(&content).map_err(corrupt)?,
+                body: hash,
+                content: body.content,
             })
         })
         .transpose()
@@ -242,15 +253,16 @@ impl ReadCompliance for Database {
     }
 
     async fn policy(&self) -> Result<PolicyPlace> {
-        let sql = "SELECT epoch, counter, objects FROM policy WHERE one = 1";
-        let row = sqlx::query(sql).fetch_one(&self.readers).await?;
+        let row = sqlx::query(PLACE).fetch_one(&self.readers).await?;
         policy_place(&row)
     }
 
     async fn deployed_bodies(&self, numbers: &[i64]) -> Result<(PolicyPlace, Vec<DeployedBodies>)> {
-        // First where the policy is: what is read after it is at least as new, and is dropped when the
-        // counter is seen to have risen.
-        let place = self.policy().await?;
+        // At one moment: what is half old would be remembered under the counter of the new.
+        let mut connection = self.readers.acquire().await?;
+        let mut db = connection.begin_with(READ_ONE_MOMENT).await?;
+        let row = sqlx::query(PLACE).fetch_one(&mut *db).await?;
+        let place = policy_place(&row)?;
         if numbers.is_empty() {
             return Ok((place, Vec::new()));
         }
@@ -258,7 +270,7 @@ impl ReadCompliance for Database {
         push_numbers(query.push(" WHERE d.number IN ("), numbers);
         query.push(" ORDER BY d.number");
         let mut deployed = Vec::with_capacity(numbers.len());
-        for row in query.build().fetch_all(&self.readers).await? {
+        for row in query.build().fetch_all(&mut *db).await? {
             deployed.push(DeployedBodies {
                 number: row.try_get("number")?,
                 deployment: deployment_of(&row)?,
@@ -272,12 +284,13 @@ impl ReadCompliance for Database {
         );
         push_numbers(&mut query, numbers);
         query.push(" ORDER BY i.deployment, i.item");
-        for row in query.build().fetch_all(&self.readers).await? {
+        for row in query.build().fetch_all(&mut *db).await? {
             let of: i64 = row.try_get("deployment")?;
             if let Ok(at) = deployed.binary_search_by_key(&of, |deployed| deployed.number) {
                 deployed[at].bodies.push(body_hash(&row)?);
             }
         }
+        db.rollback().await?;
         deployed.retain(|deployed| !deployed.bodies.is_empty());
         Ok((place, deployed))
     }

@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use domain::filter::DAY_MILLISECONDS;
-use domain::{DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest};
+use domain::{
+    AlertKind, DeviceFacts, DeviceId, KeyDigest, Pin, SerialNumber, Timestamp, TokenDigest,
+};
 use protocol::PolicyState;
 use sqlx::{Connection, QueryBuilder, Row};
 
@@ -291,6 +293,16 @@ impl Reads for Database {
                 certificate.serial
             )
         })
+    }
+
+    async fn has_open_alert(&self, kind: AlertKind, device: DeviceId) -> Result<bool> {
+        let sql = "SELECT number FROM alert WHERE kind = $1 AND device = $2 AND closed_at IS NULL";
+        let found = sqlx::query(sql)
+            .bind(kind.word())
+            .bind(device.as_bytes().to_vec())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(found.is_some())
     }
 
     async fn alerts(&self, filter: &AlertFilter) -> Result<Page<Alert>> {

@@ -228,6 +228,22 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
                 .await?;
             Ok(Ok(Applied::Done))
         }
+        Kind::RaiseSiteAlert { alert, detail } => {
+            let sql = "INSERT INTO alert (kind, detail, first_at, last_at) \
+                 SELECT v.kind, CAST($2 AS TEXT), CAST($3 AS BIGINT), CAST($3 AS BIGINT) \
+                 FROM (SELECT CAST($1 AS TEXT) AS kind) v WHERE NOT EXISTS \
+                 (SELECT 1 FROM alert a WHERE a.kind = v.kind AND a.closed_at IS NULL)";
+            let done = sqlx::query(sql)
+                .bind(alert.word())
+                .bind(detail)
+                .bind(at)
+                .execute(db)
+                .await?;
+            Ok(Ok(match done.rows_affected() {
+                0 => Applied::Unchanged,
+                _ => Applied::Done,
+            }))
+        }
         Kind::CloseAlert { number } => {
             let sql = "UPDATE alert SET closed_at = $2 WHERE number = $1 AND closed_at IS NULL";
             let done = sqlx::query(sql).bind(*number).bind(at).execute(db).await?;
@@ -269,7 +285,8 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
             commands::end(db, *device, id, result, change.at).await
         }
         Kind::ExpireCommands { device } => commands::expire(db, *device, change.at).await,
-        Kind::RaiseEpoch => commands::raise_epoch(db).await,
+        Kind::NotePolicyKey { key, .. } => commands::note_key(db, key, change.at).await,
+        Kind::RaiseEpoch => commands::raise_epoch(db, change.at).await,
         Kind::Renew { .. }
         | Kind::UseCertificate { .. }
         | Kind::ReportFacts { .. }

@@ -8,7 +8,7 @@ use domain::{CommandKind, CommandState};
 use protocol::{CommandId, CommandResult, ItemBody, PolicyState, PolicyVersion};
 use store::ObjectChange::*;
 
-use super::contract::{apply, at, change, enrolled, random};
+use super::contract::{apply, at, change, enrolled, random, tamper};
 use super::fleet::{add, create, named};
 use super::*;
 
@@ -476,12 +476,176 @@ pub async fn a_deployment_comes_to_revisions_and_rules(in_place: Place) {
     assert!(deployed(&store, number).await.is_empty());
     let standing = store.standing(certificate.serial).await.expect("reads");
     assert!(standing.expect("is there").deployments.is_empty());
+}
 
+pub async fn a_policy_key_is_noted_once(place: Place) {
+    let store = place.open().await;
+    let note = |byte| Kind::NotePolicyKey {
+        key: domain::KeyDigest::new([byte; 32]),
+        not_after: at(900),
+    };
+    for (byte, applied) in [
+        (1, Applied::Done),
+        (1, Applied::Unchanged),
+        (2, Applied::Done),
+        (1, Applied::Unchanged),
+    ] {
+        assert_eq!(apply(&store, 1, note(byte)).await, Ok(applied));
+    }
+}
+
+pub async fn an_alert_about_the_site_is_open_once(place: Place) {
+    let store = place.open().await;
+    let raise = |detail: &str| Kind::RaiseSiteAlert {
+        alert: domain::AlertKind::PolicyKeyEnds,
+        detail: detail.to_owned(),
+    };
+    assert_eq!(apply(&store, 1, raise("soon")).await, Ok(Applied::Done));
     assert_eq!(
-        apply(&store, 20, Kind::RaiseEpoch).await,
-        Ok(Applied::Numbered(2))
+        apply(&store, 2, raise("sooner")).await,
+        Ok(Applied::Unchanged)
     );
-    assert_eq!(place(&store).await.version.epoch, 2);
+    let filter = store::AlertFilter {
+        limit: 9,
+        ..Default::default()
+    };
+    let open = store.alerts(&filter).await.expect("reads").items;
+    assert_eq!(open.len(), 1);
+    assert_eq!((&open[0].device, open[0].deployment), (&None, None));
+    let close = Kind::CloseAlert {
+        number: open[0].number,
+    };
+    apply(&store, 3, close).await.expect("closes");
+    assert_eq!(apply(&store, 4, raise("now")).await, Ok(Applied::Done));
+}
+
+pub async fn the_revisions_of_an_item_are_bounded(place: Place) {
+    let store = place.open().await;
+    make_item(&store, "a").await;
+    // Much more than the site takes for one.
+    let large = |mark: &str| -> ItemContent {
+        let script = format!("echo {mark} {}", "x".repeat(250_000));
+        let names: Vec<String> = (0..140).map(|number| format!("s{number}")).collect();
+        let settings: Vec<_> = names
+            .iter()
+            .map(|name| {
+                serde_json::json!({"name": name, "data_type": "string",
+                    "source": {"script": {"discovery": script}}})
+            })
+            .collect();
+        let rules: Vec<_> = names
+            .iter()
+            .map(|name| {
+                serde_json::json!({"name": name, "setting": name,
+                    "condition": {"existential": "must-exist"}})
+            })
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "platforms": [{"os": "macOS"}], "settings": settings, "rules": rules,
+        }))
+        .expect("an item")
+    };
+    assert!(revise(&store, "a", large("1"), None).await.is_ok());
+    assert!(matches!(
+        revise(&store, "a", large("2"), None).await,
+        Err(Conflict::RevisedTooMuch(64))
+    ));
+    // Others have their own bound, and what says the same is no revision.
+    make_item(&store, "b").await;
+    assert_eq!(
+        revise(&store, "a", large("1"), None).await,
+        Ok(Applied::Unchanged)
+    );
+}
+
+pub async fn a_revision_is_read_as_devices_get_it(place: Place) {
+    let store = place.open().await;
+    make_item(&store, "a").await;
+    let read = async || store.item_revision(&item("a"), None).await;
+    let before = read().await.expect("reads").expect("there");
+    // Somebody who writes the database changes the copy that is compared.
+    tamper(
+        &place.location,
+        "UPDATE item_revision SET content = replace(content, 'echo x', 'echo z')",
+    )
+    .await;
+    assert_eq!(read().await.expect("reads").expect("there"), before);
+    tamper(&place.location, "UPDATE item_revision SET body = body_hash").await;
+    assert!(read().await.is_err());
+}
+
+pub async fn each_epoch_is_higher_than_those_before(place: Place) {
+    let store = place.open().await;
+    let raise = async |second| match apply(&store, second, Kind::RaiseEpoch).await {
+        Ok(Applied::Numbered(epoch)) => epoch,
+        other => panic!("not raised: {other:?}"),
+    };
+    // Records that are restored twice from one backup begin twice with the same epoch, and later.
+    for restored_at in [1_000, 2_000] {
+        tamper(&place.location, "UPDATE policy SET epoch = 1").await;
+        assert_eq!(raise(restored_at).await, at(restored_at).as_second());
+    }
+    // Also under a clock that went back, or twice within a second.
+    assert_eq!(raise(1_500).await, at(2_000).as_second() + 1);
+    assert_eq!(raise(2_001).await, at(2_000).as_second() + 2);
+    let version = store.policy().await.expect("reads").version;
+    assert_eq!(version.epoch, raise(0).await.unsigned_abs() - 1);
+}
+
+pub async fn a_collection_aims_what_depends_on_its_members(place: Place) {
+    let store = place.open().await;
+    let (device, _) = enrolled(&store).await;
+    for name in ["Limit", "Inner", "Out", "Other"] {
+        create(&store, name).await.expect("creates");
+    }
+    let kind = Kind::CreateCollection {
+        name: named("Target"),
+        rules: domain::CollectionRules {
+            limited_to: named("Limit"),
+            include: [named("Inner")].into(),
+            exclude: [named("Out")].into(),
+            ..Default::default()
+        },
+    };
+    apply(&store, 1, kind).await.expect("creates");
+    make_item(&store, "a").await;
+    make_baseline(&store, "b", &[of_item("a", None)]).await;
+    add(&store, "Inner", &[device.id]).await.expect("adds");
+    let aims = async || {
+        let mut found = Vec::new();
+        for name in ["Limit", "Inner", "Out", "Target", "Other", "no"] {
+            if store.collection_aims(&named(name)).await.expect("reads") {
+                found.push(name);
+            }
+        }
+        let by_name = store.named_device_aims(device.id).await.expect("reads");
+        (found, by_name)
+    };
+    assert_eq!(aims().await, (vec![], false));
+    let Ok(Applied::Numbered(number)) =
+        object(&store, CreateDeployment(Box::new(deploy("b", "Target")))).await
+    else {
+        panic!("not deployed");
+    };
+    let all = vec!["Limit", "Inner", "Out", "Target"];
+    assert_eq!(aims().await, (all.clone(), true));
+    object(&store, DeleteDeployment { number })
+        .await
+        .expect("deletes");
+    assert_eq!(aims().await, (vec![], false));
+    let exempt = Exempt(Box::new(NewExemption {
+        item: item("a"),
+        rule: "r".parse().expect("a name"),
+        scope: ExemptionScope::Collection(named("Target")),
+        reason: "a broken disk".parse().expect("a reason"),
+        until: None,
+    }));
+    let Ok(Applied::Numbered(number)) = object(&store, exempt).await else {
+        panic!("not exempted");
+    };
+    assert_eq!(aims().await, (all, true));
+    object(&store, EndExemption { number }).await.expect("ends");
+    assert_eq!(aims().await, (vec![], false));
 }
 
 pub async fn exemptions_end_and_stay_in_the_records(place: Place) {
@@ -558,6 +722,7 @@ pub async fn a_command_is_for_one_device_and_done_once(place: Place) {
         device: to,
         kind: CommandKind::Renew,
         about: String::new(),
+        script: None,
         document: "{}".to_owned(),
         expires_at: at(expires),
     };

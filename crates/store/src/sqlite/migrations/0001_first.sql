@@ -135,7 +135,7 @@ CREATE TABLE audit_checkpoint (
 CREATE TABLE alert (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL,
-    -- What it is about: one of the two.
+    -- What it is about: one of the two, or the site.
     device BLOB,
     deployment BIGINT,
     detail TEXT NOT NULL,
@@ -246,6 +246,9 @@ CREATE TABLE policy (
     objects BIGINT NOT NULL
 );
 INSERT INTO policy (one, epoch, counter, objects) VALUES (1, 1, 0, 0);
+
+-- A key that nodes signed policy with, by its digest.
+CREATE TABLE policy_key (key BLOB PRIMARY KEY, noted_at BIGINT NOT NULL) WITHOUT ROWID;
 
 -- One that was deleted stays, and its revisions with it: they are what devices ran.
 CREATE TABLE configuration_item (
