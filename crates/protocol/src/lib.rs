@@ -6,6 +6,7 @@
 
 mod check_in;
 mod leave;
+mod local;
 mod policy;
 mod problem;
 mod proof;
@@ -13,6 +14,12 @@ mod results;
 
 pub use check_in::{CHECK_IN_PATH, CheckIn, CheckInAnswer, RENEWAL_INFO_PATH, RenewalInfo};
 pub use leave::{LEAVE_PATH, Leave, LeaveAnswer};
+pub use local::{
+    Credentials, EnrollmentRequest, LOCAL_CHECK_IN_PATH, LOCAL_DIAGNOSTICS_PATH,
+    LOCAL_ENROLLMENT_PATH, LOCAL_EVENTS_PATH, LOCAL_LATER_PATH, LOCAL_LIMIT, LOCAL_RENEWAL_PATH,
+    LOCAL_STATUS_PATH, LocalEvent, LocalIdentity, LocalRule, LocalStatus, Look, PutOff,
+    RenewalStep,
+};
 pub use policy::{
     AssignedDeployment, BodyHash, COMMAND_PATH, Command, CommandId, CommandResult,
     InvalidCommandId, InvalidHash, ItemBody, Order, POLICY_BODY_PATH, POLICY_LIMIT, POLICY_PATH,
