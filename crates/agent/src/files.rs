@@ -63,6 +63,35 @@ pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
     make().map_err(|error: io::Error| named(folder, &error))
 }
 
+/// Makes a folder that nobody needs after a power cut, in one that is there.
+pub fn make_passing_folder(folder: &Path, mode: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) => Err(named(folder, &error)),
+        Ok(()) => {
+            journal("folder", folder, b"");
+            Ok(())
+        }
+    }
+}
+
+/// Writes a file that nobody needs after a power cut: whole or not at all, for root alone.
+pub fn write_passing(file: &Path, content: &[u8]) -> io::Result<()> {
+    let part = file.with_extension("part");
+    let write = || {
+        let mut handle = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&part)?;
+        handle.write_all(content)?;
+        journal("write", &part, content);
+        rename(&part, file)
+    };
+    write().map_err(|error| named(file, &error))
+}
+
 /// Moves a file or a folder. The folder above is not flushed.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     step("moving");

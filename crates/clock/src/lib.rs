@@ -132,13 +132,15 @@ impl Scale {
     }
 }
 
-/// The operating system's randomness, by way of AWS-LC.
+/// The operating system's randomness.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemRng;
 
 impl Rng for SystemRng {
+    /// From the system itself. The cryptographic library's own generator takes longer to begin than an
+    /// evaluating process otherwise runs.
     fn fill(&self, bytes: &mut [u8]) {
-        aws_lc_rs::rand::fill(bytes).expect("the operating system always gives randomness");
+        getrandom::fill(bytes).expect("the operating system always gives randomness");
     }
 }
 

@@ -163,7 +163,12 @@ async fn apply(
             })
             .map(|result| result.rule)
             .collect();
-        differing.extend(rules.into_iter().map(|rule| (number, rule)));
+        differing.extend(rules.into_iter().map(|rule| {
+            let state = current
+                .get(&rule)
+                .map_or(0, |state| i64::from(state.state.code()));
+            (number, rule, state)
+        }));
     }
     let mut ended = ended(db, &differing).await?;
 
@@ -512,21 +517,24 @@ async fn current(
     Ok(current)
 }
 
-/// When the last intervals of pairs of device and rule ended, and the state before the present one.
+/// When the last intervals of pairs of device and rule ended, and the state before the present one: that
+/// is the third of them, 0 for none.
 async fn ended(
     db: &mut DbConnection,
-    pairs: &[(i64, i64)],
+    pairs: &[(i64, i64, i64)],
 ) -> Result<HashMap<i64, HashMap<i64, (i64, ComplianceState)>>> {
     let mut ended: HashMap<i64, HashMap<i64, (i64, ComplianceState)>> = HashMap::new();
-    for some in pairs.chunks(BINDS / 2) {
+    for some in pairs.chunks(BINDS / 3) {
         let mut query = QueryBuilder::<Db>::new(
             "SELECT CAST(p.device AS BIGINT) AS device, CAST(p.rule AS BIGINT) AS rule, p.until, \
-             CAST(COALESCE((SELECT b.state FROM rule_state s CROSS JOIN rule_state_past b \
-             WHERE s.device = v.column1 AND s.rule = v.column2 AND b.device = v.column1 \
-             AND b.rule = v.column2 AND b.state <> s.state ORDER BY b.until DESC LIMIT 1), \
-             p.state) AS BIGINT) AS state FROM (",
+             CAST(CASE WHEN p.state <> v.column3 THEN p.state ELSE COALESCE((SELECT b.state \
+             FROM rule_state_past b WHERE b.device = v.column1 AND b.rule = v.column2 \
+             AND b.state <> v.column3 ORDER BY b.until DESC LIMIT 1), p.state) END AS BIGINT) \
+             AS state FROM (",
         );
-        push_pairs(&mut query, some);
+        query.push_values(some, |mut row, (device, rule, state)| {
+            row.push_bind(*device).push_bind(*rule).push_bind(*state);
+        });
         query.push(
             ") AS v CROSS JOIN rule_state_past p WHERE p.device = v.column1 \
              AND p.rule = v.column2 AND p.until = (SELECT MAX(l.until) FROM rule_state_past l \
