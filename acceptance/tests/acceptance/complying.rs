@@ -173,6 +173,11 @@ async fn devices_report_and_an_administrator_asks() -> Result<()> {
         table.contains("mac-2") && !table.contains("mac-1"),
         "{table}"
     );
+    // Of a deployment that is not worked out yet, rules count as unknown.
+    until("the deployment is worked out", || {
+        let summary = site.admin("compliance summary --json")?.succeeded().json();
+        Ok(summary[0]["worked_out_percent"].is_null())
+    })?;
     let csv = site
         .admin("compliance rules --deployment 1 --csv")?
         .succeeded()
