@@ -1,6 +1,7 @@
 //! Renewing silently, and taking a new identity into use without ever being without one.
 
 mod hooks;
+pub mod trust;
 
 use domain::{DeviceId, Period};
 use jiff::SignedDuration;
