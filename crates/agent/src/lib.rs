@@ -8,6 +8,7 @@ pub mod failure;
 mod files;
 pub mod identity;
 mod journal;
+pub mod local;
 pub mod log;
 pub mod network;
 pub mod platform;
