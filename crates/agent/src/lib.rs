@@ -17,6 +17,7 @@ mod programs;
 mod property_list;
 pub mod reminder;
 pub mod renewal;
+pub mod session;
 pub mod site;
 pub mod state;
 pub mod tools;

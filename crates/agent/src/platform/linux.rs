@@ -4,6 +4,7 @@ pub mod cgroup;
 mod containment;
 mod file_place;
 mod mounts;
+mod seat;
 
 use std::collections::HashMap;
 use std::fs;
@@ -34,6 +35,7 @@ pub use containment::{
 };
 pub use file_place::FilePlace;
 pub use mounts::{mounted_below, remove_folder};
+pub use seat::{Seat, is_full_screen, notify};
 
 /// Where scripts find programs, after the agent's own tools.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -203,7 +203,12 @@ fn rules(machine: &Machine) -> Result<String, Failure> {
 
 /// What installing put on this machine, and how it is now.
 fn receipt(layout: &Layout) -> io::Result<String> {
-    let mut paths = vec![layout.program(), layout.command(), layout.service()];
+    let mut paths = vec![
+        layout.program(),
+        layout.command(),
+        layout.service(),
+        layout.autostart(),
+    ];
     paths.extend(TOOLS.map(|tool| layout.tools().join(tool)));
     let entries: Vec<_> = paths
         .iter()

@@ -171,6 +171,7 @@ fn remove_all(layout: &Layout, logs: bool) -> Removed {
         layout.service(),
         wants.join("perennial-agent.service"),
         layout.command(),
+        layout.autostart(),
     ] {
         removed.note(&file, fs::remove_file(&file));
     }
@@ -212,6 +213,7 @@ fn remove_empty_ancestors(layout: &Layout) {
         layout.state(),
         layout.logs(),
         layout.runtime(),
+        layout.autostart(),
     ] {
         let mut folder = path.parent();
         while let Some(empty) = folder.filter(|folder| *folder != layout.root()) {

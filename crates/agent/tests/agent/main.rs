@@ -10,3 +10,5 @@ mod policy;
 mod remediation;
 mod reporting;
 mod scripts;
+#[cfg(feature = "test-clock")]
+mod session;
