@@ -359,7 +359,7 @@ impl Mac {
     /// The daemon's work, and when it wants to work again, in seconds of the simulation.
     pub async fn step(&mut self, world: &World) -> Option<i64> {
         let before = self.machine.state().last_reminder;
-        let mut next = daemon::step(&self.machine).await;
+        let mut next = daemon::step(&self.machine, &Vec::<u32>::new).await;
         if let Ok(identity) = self.machine.enrolled() {
             // What the daemon does in a process of its own.
             let due = compliance::next(&self.machine, &identity);

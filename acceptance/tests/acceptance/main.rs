@@ -10,6 +10,7 @@ mod fleet;
 mod hostile_requests;
 mod identity;
 mod leaving;
+mod local_users;
 mod nodes;
 mod old_disks;
 mod power_cuts;

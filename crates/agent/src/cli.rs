@@ -57,6 +57,8 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Read and write preferences as on a Mac
     Defaults(Defaults),
+    /// Open the wizard for the user who is logged in here when a reminder is due; needs no root
+    Session,
     /// What the daemon starts when policy, commands, evaluations or results are due
     #[command(hide = true)]
     Comply,

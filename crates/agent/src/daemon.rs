@@ -12,10 +12,12 @@ use jiff::SignedDuration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::LocalSet;
 
 use crate::compliance;
 use crate::failure::Failure;
 use crate::identity::Machine;
+use crate::local::{Bounds, Local, Socket};
 use crate::log;
 use crate::platform::{self, Alarm, NetworkWatch};
 use crate::reminder;
@@ -44,6 +46,22 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
         tracing::warn!(event = "no-control-group", %error);
     }
     let mut alarm = Alarm::new(SystemClock::new())?;
+    let local = Local::new(machine, Bounds::default());
+    let socket = match Socket::listen(&machine.layout) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            tracing::error!(event = "no-socket", %error, "no windows; all else goes on");
+            None
+        }
+    };
+    let (_socket, listener) = socket.unzip();
+    let callers = async {
+        match listener {
+            Some(listener) => local.serve(listener).await,
+            None => std::future::pending().await,
+        }
+    };
+    let windows = || local.windows();
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     tracing::info!(event = "started", version = env!("CARGO_PKG_VERSION"));
     let evaluations = Evaluations::default();
@@ -51,9 +69,13 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
         note_waking(machine).await;
         let mut asleep = alarm.asleep();
         loop {
-            let next = step(machine).await;
+            let next = step(machine, &windows).await;
+            local.refresh();
             let next = evaluations.begin_or_wait(machine, next);
-            sleep(machine, &mut alarm, &mut changed, &evaluations.ended, next).await?;
+            tokio::select! {
+                slept = sleep(machine, &mut alarm, &mut changed, &evaluations.ended, next) => slept?,
+                () = local.changed() => {}
+            }
             // Also a sleep in the middle of the work.
             if alarm.asleep() > asleep + ASLEEP {
                 asleep = alarm.asleep();
@@ -63,12 +85,18 @@ pub async fn run(machine: &Machine) -> Result<(), Failure> {
         }
     };
     // Breaking off at any point of the work is as harmless as being killed there.
-    tokio::select! {
-        failed = work => return failed,
-        () = evaluations.run(machine) => {}
-        _ = end.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let all = async {
+        tokio::select! {
+            failed = work => return failed,
+            () = evaluations.run(machine) => {}
+            () = callers => {}
+            _ = end.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok::<(), Failure>(())
+    };
+    // What callers asked for runs in tasks of this set, and ends with it.
+    LocalSet::new().run_until(all).await?;
     tracing::info!(event = "stopped");
     Ok(())
 }
@@ -216,9 +244,10 @@ pub async fn woke(machine: &Machine) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Does what is due now, and tells when something is due next.
-pub async fn step(machine: &Machine) -> Option<Timestamp> {
-    match work_when_due(machine).await {
+/// Does what is due now, and tells when something is due next. `windows` are the users before whom a
+/// program shows reminders.
+pub async fn step(machine: &Machine, windows: &dyn Fn() -> Vec<u32>) -> Option<Timestamp> {
+    match work_when_due(machine, windows).await {
         Ok(next) => next.map(|next| next.min(machine.now() + LONGEST_SLEEP)),
         Err(failure) => {
             tracing::error!(event = "cannot-work", %failure, "will be tried again in an hour");
@@ -227,7 +256,10 @@ pub async fn step(machine: &Machine) -> Option<Timestamp> {
     }
 }
 
-async fn work_when_due(machine: &Machine) -> Result<Option<Timestamp>, Failure> {
+async fn work_when_due(
+    machine: &Machine,
+    windows: &dyn Fn() -> Vec<u32>,
+) -> Result<Option<Timestamp>, Failure> {
     let Some(due) = Due::now(machine)? else {
         return Ok(None);
     };
@@ -253,7 +285,7 @@ async fn work_when_due(machine: &Machine) -> Result<Option<Timestamp>, Failure> 
             }
         }
     }
-    reminder::show_when_due(machine).await?;
+    reminder::show_when_due(machine, windows).await?;
     Ok(Due::now(machine)?.map(|due| due.next))
 }
 

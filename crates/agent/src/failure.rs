@@ -37,6 +37,9 @@ pub enum Failure {
     Expired(String),
     #[error("this needs root")]
     NeedsRoot,
+    /// Root, or management, does not let this user.
+    #[error("{0}")]
+    NotAllowed(String),
 }
 
 impl Failure {
@@ -55,7 +58,9 @@ impl Failure {
                 RenewalFailure::WrongPassword
             }
             Self::Refused { status: 429, .. } => RenewalFailure::TooMany,
-            Self::Refused { .. } | Self::Expired(_) => RenewalFailure::NotAllowed,
+            Self::Refused { .. } | Self::Expired(_) | Self::NotAllowed(_) => {
+                RenewalFailure::NotAllowed
+            }
             Self::NotTrusted { .. } => RenewalFailure::NotTrusted,
             Self::Unreachable(_) => RenewalFailure::SiteUnreachable,
             Self::Other(_) | Self::NotEnrolled | Self::NeedsRoot => RenewalFailure::Other,
@@ -71,7 +76,7 @@ impl Failure {
             Self::Refused { .. } | Self::NotTrusted { .. } | Self::EmptyPassword => 4,
             Self::Unreachable(_) => 5,
             Self::Expired(_) => 6,
-            Self::NeedsRoot => 7,
+            Self::NeedsRoot | Self::NotAllowed(_) => 7,
         }
     }
 
@@ -99,6 +104,7 @@ impl Failure {
             ),
             Self::NeedsRoot => Some("run it with sudo".to_owned()),
             Self::Other(_)
+            | Self::NotAllowed(_)
             | Self::NotTrusted { .. }
             | Self::Refused { .. }
             | Self::EmptyPassword => None,

@@ -7,7 +7,7 @@ use agent::cli::{self, Command};
 use agent::compliance::{evaluator, runner};
 use agent::failure::Failure;
 use agent::identity::Machine;
-use agent::{daemon, log, platform, tools};
+use agent::{daemon, log, platform, session, tools};
 use clock::{SystemClock, SystemRng};
 
 fn main() -> ExitCode {
@@ -19,13 +19,17 @@ fn main() -> ExitCode {
     if let Command::Defaults(arguments) = &cli.command {
         return tools::defaults::run(&platform::Layout::new(&cli.root), arguments);
     }
-    // Processes of an evaluation, which start light.
+    // Processes of an evaluation, and that of a user's session, which start light.
     let worked = match &cli.command {
         Command::RunScripts => Some(runner::main()),
         Command::EvaluatePlan => {
             let layout = platform::Layout::new(&cli.root);
             log::start(&layout, false);
             Some(evaluator::main(&layout, &SystemClock::new(), &SystemRng))
+        }
+        Command::Session => {
+            session::main(&platform::Layout::new(&cli.root));
+            return ExitCode::SUCCESS;
         }
         _ => None,
     };
@@ -75,9 +79,11 @@ fn run(cli: cli::Cli) -> Result<ExitCode, Failure> {
             runtime.block_on(tools::uninstall::run(&machine, &arguments))
         }
         Command::Diagnostics(arguments) => tools::diagnostics::run(&machine, &arguments),
-        Command::Status(_) | Command::Defaults(_) | Command::EvaluatePlan | Command::RunScripts => {
-            unreachable!("handled before")
-        }
+        Command::Status(_)
+        | Command::Defaults(_)
+        | Command::EvaluatePlan
+        | Command::RunScripts
+        | Command::Session => unreachable!("handled before"),
     }
     .map(done)
 }

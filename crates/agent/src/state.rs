@@ -30,6 +30,8 @@ pub struct State {
     /// When the machine woke, or the daemon started.
     pub woke_at: Option<Timestamp>,
     pub last_reminder: Option<Timestamp>,
+    /// Since when a reminder waits: it came due, and nobody put it off or renewed.
+    pub reminder_waits: Option<Timestamp>,
     /// An identity was taken into use and scripts and services were not told yet; true: it renewed
     /// the one before.
     pub announce: Option<bool>,

@@ -718,13 +718,18 @@ impl<'a> Evaluator<'a> {
         value: Option<&str>,
         reason: Option<&str>,
     ) -> io::Result<()> {
+        let deployed = &item.rules[&number];
+        let mends_itself = state == ComplianceState::NonCompliant
+            && rule.remediate
+            && !deployed.remediation.is_empty();
         self.tell(&Line::Found(Found {
             rule: number,
             item: item.body.item.clone(),
             name: rule.name.clone(),
             severity: rule.severity,
-            baselines: item.rules[&number].baselines.clone(),
+            baselines: deployed.baselines.clone(),
             state,
+            mends_itself,
             value: value.map(shown),
             reason: reason.map(shown),
         }))

@@ -36,6 +36,9 @@ pub struct Found {
     pub severity: Severity,
     pub baselines: Vec<BaselineName>,
     pub state: ComplianceState,
+    /// It is non-compliant, and a remediation comes: in its window, or with the next evaluation.
+    #[serde(default)]
+    pub mends_itself: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -501,6 +504,7 @@ mod tests {
             severity: Severity::None,
             baselines: vec!["baseline".parse().expect("a name")],
             state,
+            mends_itself: false,
             value: Some(value.to_owned()),
             reason: None,
         }

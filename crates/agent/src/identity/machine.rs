@@ -23,6 +23,7 @@ use crate::site::SiteRecord;
 use crate::state::{KnownTime, State};
 
 /// The agent below one root.
+#[derive(Clone)]
 pub struct Machine {
     pub layout: Layout,
     pub clock: Arc<dyn Clock>,
@@ -173,18 +174,23 @@ impl Machine {
 
     /// Lets one program at a time work on the identity. Waits for its turn, and can be broken off.
     pub async fn lock(&self) -> io::Result<File> {
+        let lock = self.open_lock()?;
+        while !is_locked(&lock)? {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(lock)
+    }
+
+    /// The same, without waiting: none when it is another one's turn.
+    pub fn try_lock(&self) -> io::Result<Option<File>> {
+        let lock = self.open_lock()?;
+        Ok(is_locked(&lock)?.then_some(lock))
+    }
+
+    fn open_lock(&self) -> io::Result<File> {
         let state = self.layout.state();
         files::make_folder(&state, 0o700)?;
-        let lock = File::create(state.join("work.lock"))?;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(lock),
-                Err(TryLockError::WouldBlock) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-        }
+        File::create(state.join("work.lock"))
     }
 
     /// Marks this process as the daemon.
@@ -232,6 +238,15 @@ impl Machine {
         if let Some(pid) = self.daemon() {
             let _ = kill_process(pid, Signal::HUP);
         }
+    }
+}
+
+/// Takes a lock, if nobody has it.
+fn is_locked(lock: &File) -> io::Result<bool> {
+    match lock.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

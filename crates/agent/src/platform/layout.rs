@@ -92,6 +92,32 @@ impl Layout {
         self.configuration().join("renewed.d")
     }
 
+    /// What is there while the daemon runs, for everybody. 0755.
+    pub fn runtime(&self) -> PathBuf {
+        self.root.join("run/perennial-agent")
+    }
+
+    /// Where the daemon listens to this computer's users.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime().join("agent.sock")
+    }
+
+    /// Starts the session part when a user logs in at a desktop.
+    pub fn autostart(&self) -> PathBuf {
+        self.root
+            .join("etc/xdg/autostart/perennial-session.desktop")
+    }
+
+    /// A file for each user who is logged in, where logind runs.
+    pub fn logged_in_users(&self) -> PathBuf {
+        self.root.join("run/systemd/users")
+    }
+
+    /// A file for each session, where logind runs.
+    pub fn sessions(&self) -> PathBuf {
+        self.root.join("run/systemd/sessions")
+    }
+
     /// Who is logged in at which terminal (utmp(5)).
     pub fn log_ins(&self) -> PathBuf {
         self.root.join("run/utmp")

@@ -4,11 +4,13 @@ pub mod cgroup;
 mod containment;
 mod file_place;
 mod mounts;
+mod seat;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -33,6 +35,7 @@ pub use containment::{
 };
 pub use file_place::FilePlace;
 pub use mounts::{mounted_below, remove_folder};
+pub use seat::{Seat, is_full_screen, notify};
 
 /// Where scripts find programs, after the agent's own tools.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -138,8 +141,9 @@ pub fn boot() -> String {
     id.trim().to_owned()
 }
 
-/// Writes a notice to the terminals of all who are logged in (as `wall` does).
-pub fn tell_terminals(layout: &Layout, notice: &str) {
+/// Writes a notice to the terminals of all who are logged in (as `wall` does), but for those that
+/// belong to users who are told in another way.
+pub fn tell_terminals(layout: &Layout, notice: &str, but: &[u32]) {
     // A terminal that is slow, or was left in the middle of an escape, stops nobody.
     let text = format!("\r\n\x07Perennial\r\n{}\r\n", notice.replace('\n', "\r\n"));
     for terminal in terminals(&fs::read(layout.log_ins()).unwrap_or_default()) {
@@ -149,6 +153,9 @@ pub fn tell_terminals(layout: &Layout, notice: &str) {
             // Below another root stand files for terminals.
             if layout.is_machine() && !rustix::termios::isatty(&opened) {
                 return Err(rustix::io::Errno::NOTTY);
+            }
+            if but.contains(&rustix::fs::fstat(&opened)?.st_uid) {
+                return Ok(0);
             }
             rustix::io::write(&opened, text.as_bytes())
         });
@@ -285,6 +292,11 @@ impl Alarm {
             }
         }
     }
+}
+
+/// The user at the other end of a connection.
+pub fn peer_user(stream: &UnixStream) -> io::Result<u32> {
+    Ok(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw())
 }
 
 /// Starts the installed service, where systemd runs. Returns what could not be done.

@@ -1,10 +1,11 @@
 //! Renewing silently, and taking a new identity into use without ever being without one.
 
 mod hooks;
+pub mod trust;
 
 use domain::{DeviceId, Period};
 use jiff::SignedDuration;
-use protocol::CheckInAnswer;
+use protocol::{CheckInAnswer, RenewalStep};
 use x509::{Certificate, PrivateKey};
 use zeroize::Zeroizing;
 
@@ -56,6 +57,17 @@ pub async fn enroll(
     site: &SiteRecord,
     password: &Zeroizing<String>,
 ) -> Result<Identity, Failure> {
+    enroll_and_tell(machine, site, password, &|_| ()).await
+}
+
+/// The same, and tells how far it came.
+pub async fn enroll_and_tell(
+    machine: &Machine,
+    site: &SiteRecord,
+    password: &Zeroizing<String>,
+    tell: &dyn Fn(RenewalStep),
+) -> Result<Identity, Failure> {
+    tell(RenewalStep::AskingTheSite);
     // An identity that was on its way is the one that the site knows best.
     finish_what_was_begun(machine, site).await?;
     let new_record = machine.preferences().value(CCMCLIENT, "SMSID").is_none();
@@ -69,11 +81,43 @@ pub async fn enroll(
     let purpose = format!("{ENROLL} {} {} {proved}", site.user, site.pin);
     let client = SiteClient::new(site, None, machine)?;
     obtain(machine, &purpose, site, None, async |key| {
-        client
+        let issued = client
             .enroll(key, &site.user, password, old.as_ref(), new_record)
-            .await
+            .await;
+        if issued.is_ok() {
+            tell(RenewalStep::TakingIntoUse);
+        }
+        issued
     })
     .await
+}
+
+/// What a renewal with a password came to.
+pub enum Renewed {
+    Now(Identity),
+    /// Silently, or by another wizard, since whoever asked looked last.
+    Meanwhile(Identity),
+}
+
+/// Renews with a user's name and password, in the place of `before`. The caller holds the machine's
+/// lock.
+pub async fn renew_with_password(
+    machine: &Machine,
+    before: &Identity,
+    user: &str,
+    password: &Zeroizing<String>,
+    tell: &dyn Fn(RenewalStep),
+) -> Result<Renewed, Failure> {
+    let now = machine.enrolled()?;
+    if now.certificate.key() != before.certificate.key() {
+        return Ok(Renewed::Meanwhile(now));
+    }
+    let site = SiteRecord {
+        user: user.to_owned(),
+        ..before.site.clone()
+    };
+    let renewed = enroll_and_tell(machine, &site, password, tell).await?;
+    Ok(Renewed::Now(renewed))
 }
 
 /// Takes into use what an earlier run left behind. When the site refuses that too, the log-in that
@@ -251,6 +295,7 @@ async fn take_into_use(machine: &Machine) -> Result<Identity, Failure> {
     state.renewal_trouble = None;
     // Reminders stop the moment a new certificate is in use.
     state.last_reminder = None;
+    state.reminder_waits = None;
     state.put_off = 0;
     if same_record {
         state.last_renewal = Some(machine.now());
@@ -281,6 +326,13 @@ pub async fn announce(machine: &Machine) -> Result<(), Failure> {
     let mut state = machine.state();
     state.announce = None;
     Ok(machine.write_state(&state)?)
+}
+
+/// Checks in now, with what an earlier run left behind where there is such a thing.
+pub async fn check_in_now(machine: &Machine) -> Result<CheckInAnswer, Failure> {
+    let _lock = machine.lock().await?;
+    resume(machine).await?;
+    check_in(machine).await
 }
 
 /// Checks in with the current identity, and drops older generations: the site knows this one.

@@ -12,11 +12,8 @@ use crate::tools::status::to_the_second;
 pub async fn run(machine: &Machine, output: Output) -> Result<(), Failure> {
     renewal::require_identity(machine)?;
     crate::log::start(&machine.layout, false);
-    let lock = machine.lock().await?;
-    renewal::resume(machine).await?;
+    let answer = renewal::check_in_now(machine).await?;
     let site = machine.enrolled()?.site;
-    let answer = renewal::check_in(machine).await?;
-    drop(lock);
     compliance::deliver_and_note(machine).await?;
     match machine.daemon() {
         Some(_) => machine.wake_daemon(),

@@ -52,6 +52,25 @@ fn file_name(now: Timestamp) -> String {
     format!("cmdiag-{host}-{}.zip", now.strftime("%Y%m%dT%H%M%SZ"))
 }
 
+/// How much goes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// For root.
+    All,
+    /// For every user of this computer: what they may see anyway.
+    Public,
+}
+
+/// The archive as a file without a name, which goes when it is closed.
+pub fn archive(machine: &Machine, scope: Scope) -> Result<File, Failure> {
+    let mut archive = Archive::new(tempfile::tempfile()?, machine.now());
+    archive.scope = scope;
+    collect(machine, &mut archive)?;
+    let mut file = archive.finish()?;
+    file.rewind()?;
+    Ok(file)
+}
+
 fn write(machine: &Machine, path: &Path) -> Result<(), Failure> {
     // A file or a link that is there already is never written to.
     let file = OpenOptions::new()
@@ -67,7 +86,7 @@ fn write(machine: &Machine, path: &Path) -> Result<(), Failure> {
         })?;
     let mut archive = Archive::new(file, machine.now());
     match collect(machine, &mut archive).and_then(|()| archive.finish()) {
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
         Err(error) => {
             let _ = fs::remove_file(path);
             Err(Failure::other(format!(
@@ -85,13 +104,21 @@ fn collect(machine: &Machine, archive: &mut Archive) -> io::Result<()> {
     archive.text("status.txt", Ok::<_, io::Error>(text))?;
     archive.text("status.json", Ok::<_, io::Error>(json))?;
     archive.text("system.txt", system(machine))?;
-    archive.text("processes.txt", processes())?;
     archive.text("receipt.json", receipt(layout))?;
-    preferences(machine, archive)?;
     logs(layout, archive)?;
     archive.leave_out("crash reports", "this system keeps none for the agent");
-    archive.file("state.json", &layout.state().join("state.json"))?;
     archive.text("compliance.txt", rules(machine))?;
+    match archive.scope {
+        Scope::All => {
+            archive.text("processes.txt", processes())?;
+            preferences(machine, archive)?;
+            archive.file("state.json", &layout.state().join("state.json"))?;
+        }
+        Scope::Public => archive.leave_out(
+            "processes, preferences, state.json, site.json, and logs that not everybody can read",
+            "they are for root",
+        ),
+    }
     archive.leave_out(
         "policy and results",
         "scripts and the values that they found are never collected",
@@ -100,6 +127,9 @@ fn collect(machine: &Machine, archive: &mut Archive) -> io::Result<()> {
     for generation in ["current", "pending"] {
         let folder = layout.identity().join(generation);
         for name in ["certificate.pem", "site.json"] {
+            if name == "site.json" && archive.scope == Scope::Public {
+                continue;
+            }
             archive.file(&format!("identity/{generation}/{name}"), &folder.join(name))?;
         }
     }
@@ -173,7 +203,12 @@ fn rules(machine: &Machine) -> Result<String, Failure> {
 
 /// What installing put on this machine, and how it is now.
 fn receipt(layout: &Layout) -> io::Result<String> {
-    let mut paths = vec![layout.program(), layout.command(), layout.service()];
+    let mut paths = vec![
+        layout.program(),
+        layout.command(),
+        layout.service(),
+        layout.autostart(),
+    ];
     paths.extend(TOOLS.map(|tool| layout.tools().join(tool)));
     let entries: Vec<_> = paths
         .iter()
@@ -283,6 +318,9 @@ fn logs(layout: &Layout, archive: &mut Archive) -> io::Result<()> {
     }
     for (number, file) in files.iter().enumerate() {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if archive.scope == Scope::Public && !is_for_everybody(file) {
+            continue;
+        }
         if number < MOST_LOGS {
             archive.file(&format!("logs/{name}"), file)?;
         } else {
@@ -290,6 +328,11 @@ fn logs(layout: &Layout, archive: &mut Archive) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Everybody may read it.
+fn is_for_everybody(file: &Path) -> bool {
+    fs::symlink_metadata(file).is_ok_and(|found| found.is_file() && found.mode() & 0o004 != 0)
 }
 
 /// What lies in a folder, by name; nothing where there is no folder.
@@ -304,6 +347,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
 struct Archive {
     zip: ZipWriter<File>,
     options: SimpleFileOptions,
+    scope: Scope,
     /// How many bytes may still go in.
     room: u64,
     inside: Vec<String>,
@@ -321,6 +365,7 @@ impl Archive {
         Self {
             zip: ZipWriter::new(file),
             options,
+            scope: Scope::All,
             room: MOST_OF_ALL,
             inside: Vec::new(),
             left_out: Vec::new(),
@@ -377,7 +422,7 @@ impl Archive {
     }
 
     /// Writes the list of contents, and everything to the disk.
-    fn finish(mut self) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<File> {
         let list = format!(
             "In this archive:\n  {}\n\nLeft out:\n  {}\n\nValues of preferences that may be secret \
              were replaced with <redacted>.\n",
@@ -386,7 +431,9 @@ impl Archive {
         );
         self.zip.start_file("diagnostics.txt", self.options)?;
         self.zip.write_all(list.as_bytes())?;
-        self.zip.finish()?.sync_all()
+        let file = self.zip.finish()?;
+        file.sync_all()?;
+        Ok(file)
     }
 }
 
@@ -490,17 +537,20 @@ mod tests {
             write(&self.machine, &path).expect("written");
             let metadata = fs::metadata(&path).expect("there");
             assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-            let file = File::open(path).expect("there");
-            let mut zip = zip::ZipArchive::new(file).expect("a zip");
-            (0..zip.len())
-                .map(|number| {
-                    let mut part = zip.by_index(number).expect("a part");
-                    let mut bytes = Vec::new();
-                    part.read_to_end(&mut bytes).expect("whole");
-                    (part.name().expect("text").into_owned(), bytes)
-                })
-                .collect()
+            parts_of(File::open(path).expect("there"))
         }
+    }
+
+    fn parts_of(file: File) -> BTreeMap<String, Vec<u8>> {
+        let mut zip = zip::ZipArchive::new(file).expect("a zip");
+        (0..zip.len())
+            .map(|number| {
+                let mut part = zip.by_index(number).expect("a part");
+                let mut bytes = Vec::new();
+                part.read_to_end(&mut bytes).expect("whole");
+                (part.name().expect("text").into_owned(), bytes)
+            })
+            .collect()
     }
 
     fn text(parts: &BTreeMap<String, Vec<u8>>, name: &str) -> String {
@@ -642,6 +692,39 @@ mod tests {
         }
         assert!(list.contains("logs/link.log: "), "{list}");
         assert_eq!(text(&parts, "logs/good.log"), "fine\n");
+    }
+
+    #[test]
+    fn users_get_what_they_may_see_anyway() {
+        let place = Place::enrolled();
+        let layout = &place.machine.layout;
+        place.log("agent.log", b"event=started\n");
+        place.log("private.log", CANARY.as_bytes());
+        let mode = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(layout.logs().join("private.log"), mode).expect("set");
+        place.put(layout.state().join("state.json"), CANARY.as_bytes());
+        let set = |keys: &mut Dictionary| keys.insert("a".to_owned(), CANARY.into());
+        let preferences = place.machine.preferences();
+        preferences.change("com.example.app", set).expect("set");
+        let file = archive(&place.machine, Scope::Public).expect("made");
+        let parts = parts_of(file);
+        let names: Vec<&str> = parts.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "compliance.txt",
+                "diagnostics.txt",
+                "identity/current/certificate.pem",
+                "logs/agent.log",
+                "receipt.json",
+                "status.json",
+                "status.txt",
+                "system.txt",
+            ]
+        );
+        for (name, bytes) in &parts {
+            assert!(!String::from_utf8_lossy(bytes).contains(CANARY), "{name}");
+        }
     }
 
     #[test]

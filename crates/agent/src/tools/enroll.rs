@@ -1,11 +1,10 @@
 //! `enroll` and `CMEnroll`: a user's name and password become this computer's certificate.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
+use std::path::Path;
 
 use domain::{Pin, Smsid, Timestamp};
-use protocol::EST_PREFIX;
 use serde::Serialize;
-use transport::{Client, Request, TransportError, Trust};
 use x509::Certificate;
 use zeroize::Zeroizing;
 
@@ -13,6 +12,7 @@ use crate::cli::Enroll;
 use crate::failure::Failure;
 use crate::identity::Machine;
 use crate::renewal;
+use crate::renewal::trust::{self, GivenTrust, Wanted};
 use crate::site::SiteRecord;
 
 #[derive(Serialize)]
@@ -82,72 +82,28 @@ fn print(
     Ok(())
 }
 
-/// The site, once it is clear which one it is.
+/// The site, once it is clear which one it is. Where nothing else tells, a person at a terminal is asked.
 async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Failure> {
-    let managed_pin = match machine.preferences().managed("ServerPin")? {
-        None => None,
-        Some(value) => Some(
-            value
-                .as_string()
-                .and_then(|text| text.parse::<Pin>().ok())
-                .ok_or_else(|| Failure::other("the managed preference ServerPin is not a pin"))?,
-        ),
-    };
-    let record = |pin, trust_verified| SiteRecord {
+    let wanted = Wanted {
         server: arguments.server.clone(),
-        pin,
-        trust_verified,
-        check_name: trust_verified,
         user: arguments.user.clone(),
+        trust: match (arguments.pin, &arguments.ca) {
+            (Some(pin), _) => GivenTrust::Pin(pin),
+            _ if arguments.insecure_skip_verify => GivenTrust::Anything,
+            (None, None) => GivenTrust::Nothing,
+            (None, Some(file)) => GivenTrust::Roots(roots(file)?),
+        },
     };
-    if let Some(pin) = managed_pin {
-        if arguments.insecure_skip_verify || arguments.pin.is_some_and(|given| given != pin) {
-            return Err(Failure::other(
-                "this computer's management prescribes the site's pin (managed preference ServerPin); \
-                 enroll without an option for trust",
-            ));
-        }
-        return Ok(record(pin, true));
-    }
-    if let Some(pin) = arguments.pin {
-        return Ok(record(pin, true));
-    }
-    if arguments.insecure_skip_verify {
-        if machine
-            .preferences()
-            .managed("AllowUnverifiedServer")?
-            .is_some_and(|value| !is_on(&value))
-        {
-            return Err(Failure::other(
-                "this computer's management does not allow servers that were not verified (managed \
-                 preference AllowUnverifiedServer)",
-            ));
-        }
-        let pin = observe(machine, arguments, Trust::Unverified).await?;
-        eprintln!(
-            "warning: the server's certificate chain was not checked; its fingerprint is pinned now: {pin}"
-        );
-        return Ok(record(pin, false));
-    }
-    let trust = match &arguments.ca {
-        None => Trust::System,
-        Some(file) => {
-            let pem = std::fs::read(file).map_err(|error| crate::files::named(file, &error))?;
-            let roots = x509::certificates_from_pem(&pem).unwrap_or_default();
-            if roots.is_empty() {
-                return Err(Failure::other(format!(
-                    "{} holds no certificate in PEM",
-                    file.display()
-                )));
+    match trust::find(machine, &wanted).await {
+        Ok(site) => {
+            if !site.trust_verified {
+                eprintln!(
+                    "warning: the server's certificate chain was not checked; its fingerprint is pinned now: {}",
+                    site.pin
+                );
             }
-            Trust::Roots(roots)
+            Ok(site)
         }
-    };
-    match observe(machine, arguments, trust)
-        .await
-        .map_err(with_advice)
-    {
-        Ok(pin) => Ok(record(pin, true)),
         Err(Failure::NotTrusted {
             address,
             observed: Some(pin),
@@ -155,44 +111,22 @@ async fn trusted(machine: &Machine, arguments: &Enroll) -> Result<SiteRecord, Fa
             ..
         }) if arguments.ca.is_none() && std::io::stdin().is_terminal() => {
             ask(&address, pin, &reason)?;
-            Ok(record(pin, true))
+            Ok(wanted.record(pin, true))
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// Connects once, and returns the root that the server showed.
-async fn observe(machine: &Machine, arguments: &Enroll, trust: Trust) -> Result<Pin, Failure> {
-    let client = Client::new(arguments.server.clone(), trust, None, machine.clock.clone())
-        .map_err(|error| Failure::other(error.to_string()))?;
-    client
-        .send(Request::get(format!("{EST_PREFIX}/cacerts")))
-        .await?;
-    client.observed().ok_or_else(|| {
-        TransportError::Broken {
-            address: arguments.server.clone(),
-            reason: "the server showed no certificate that can be read".to_owned(),
-        }
-        .into()
-    })
-}
-
-/// Nobody gave a pin: the one that was seen is worth showing.
-fn with_advice(failure: Failure) -> Failure {
-    match failure {
-        Failure::NotTrusted {
-            address,
-            observed: Some(pin),
-            reason,
-            ..
-        } => Failure::NotTrusted {
-            address,
-            observed: Some(pin),
-            advise: true,
-            reason,
-        },
-        other => other,
+fn roots(file: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let pem = std::fs::read(file).map_err(|error| crate::files::named(file, &error))?;
+    let roots = x509::certificates_from_pem(&pem).unwrap_or_default();
+    if roots.is_empty() {
+        return Err(Failure::other(format!(
+            "{} holds no certificate in PEM",
+            file.display()
+        )));
     }
+    Ok(roots)
 }
 
 fn ask(address: &str, pin: Pin, reason: &str) -> Result<(), Failure> {
@@ -211,17 +145,6 @@ fn ask(address: &str, pin: Pin, reason: &str) -> Result<(), Failure> {
             "the site was not trusted; nothing was sent to it".to_owned(),
         ))
     }
-}
-
-fn is_on(value: &plist::Value) -> bool {
-    value.as_boolean().unwrap_or_else(|| {
-        value.as_string().is_some_and(|text| {
-            matches!(
-                text.to_ascii_lowercase().as_str(),
-                "1" | "yes" | "true" | "on"
-            )
-        })
-    })
 }
 
 pub fn password(user: &str, from_stdin: bool) -> Result<Zeroizing<String>, Failure> {

@@ -38,6 +38,13 @@ pub fn run(machine: &Machine) -> Result<(), Failure> {
         include_bytes!("../../../../packaging/linux/perennial-agent.service"),
         0o644,
     )?;
+    let autostart = layout.autostart();
+    files::make_folder(autostart.parent().unwrap_or(Path::new("/")), 0o755)?;
+    files::replace(
+        &autostart,
+        include_bytes!("../../../../packaging/linux/perennial-session.desktop"),
+        0o644,
+    )?;
     files::make_folder(&layout.state(), 0o700)?;
     files::make_folder(&layout.hooks(), 0o755)?;
 

@@ -4,14 +4,14 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 
 use domain::wizard::{Context, Effect, Event, Failed, Page, RenewalFailure, Wizard};
-use domain::{NextReminder, ReminderStage, Timestamp};
+use domain::{ReminderStage, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::cli::{Output, Renew};
 use crate::failure::Failure;
 use crate::identity::{Identity, Machine};
 use crate::reminder::{self, Notice};
-use crate::renewal;
+use crate::renewal::{self, Renewed};
 use crate::site::{SiteClient, SiteRecord};
 use crate::tools::enroll;
 use crate::tools::status::{Status, to_the_second};
@@ -222,16 +222,18 @@ impl<'a> Terminal<'a> {
     }
 
     async fn renew(&self, password: &Zeroizing<String>) -> Result<Event, Failure> {
-        let _lock = self.machine.lock().await?;
-        // Silently, or by another wizard, while this one was open.
-        let now = self.machine.enrolled()?.certificate;
-        if now.key() != self.before.certificate.key() {
-            let not_after = now.not_after();
-            return Ok(Event::RenewedMeanwhile { not_after });
-        }
-        let renewed = renewal::enroll(self.machine, &self.site, password).await?;
-        let not_after = renewed.certificate.not_after();
-        Ok(Event::Renewed { not_after })
+        let (machine, user) = (self.machine, &self.site.user);
+        let _lock = machine.lock().await?;
+        let renewed =
+            renewal::renew_with_password(machine, &self.before, user, password, &|_| ()).await?;
+        Ok(match renewed {
+            Renewed::Now(identity) => Event::Renewed {
+                not_after: identity.certificate.not_after(),
+            },
+            Renewed::Meanwhile(identity) => Event::RenewedMeanwhile {
+                not_after: identity.certificate.not_after(),
+            },
+        })
     }
 
     /// Without a proof of its key the computer is a new one to the site.
@@ -248,18 +250,9 @@ impl<'a> Terminal<'a> {
     }
 
     async fn put_off(&self) -> Result<(), Failure> {
-        let (now, stage) = (self.machine.now(), self.wizard.context().stage);
-        let state = self
-            .machine
-            .change_state(|state| {
-                state.last_reminder = Some(now);
-                if stage == ReminderStage::SecondPeriod {
-                    state.put_off += 1;
-                }
-            })
-            .await?;
-        match reminder::next(self.machine, &state, &self.before) {
-            Some(NextReminder { at, .. }) => {
+        let put_off = reminder::put_off(self.machine, reminder::Whose::Root).await?;
+        match put_off.until {
+            Some(at) => {
                 eprintln!("Put off. You will be reminded on {}", to_the_second(at));
             }
             None => eprintln!("Put off. This computer goes on trying by itself."),

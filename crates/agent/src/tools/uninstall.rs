@@ -158,7 +158,12 @@ fn remove_all(layout: &Layout, logs: bool) -> Removed {
         _ => {}
     }
     // Keys first: should the removal be cut off, they are gone.
-    for folder in [layout.identity(), layout.state(), layout.programs()] {
+    for folder in [
+        layout.identity(),
+        layout.state(),
+        layout.programs(),
+        layout.runtime(),
+    ] {
         removed.note(&folder, remove_unless_mounted(&folder));
     }
     let wants = layout.service().with_file_name("multi-user.target.wants");
@@ -166,6 +171,7 @@ fn remove_all(layout: &Layout, logs: bool) -> Removed {
         layout.service(),
         wants.join("perennial-agent.service"),
         layout.command(),
+        layout.autostart(),
     ] {
         removed.note(&file, fs::remove_file(&file));
     }
@@ -206,6 +212,8 @@ fn remove_empty_ancestors(layout: &Layout) {
         layout.programs(),
         layout.state(),
         layout.logs(),
+        layout.runtime(),
+        layout.autostart(),
     ] {
         let mut folder = path.parent();
         while let Some(empty) = folder.filter(|folder| *folder != layout.root()) {
