@@ -171,7 +171,7 @@ fn show_head(ui: &mut Ui, head: &Head<'_>) {
         ui.vertical(|ui| {
             ui.spacing_mut().item_spacing.y = 2.0;
             let title = RichText::new(head.title)
-                .font(FontId::unique(TITLE, theme::strong()))
+                .font(FontId::new(TITLE, theme::strong()))
                 .color(palette.text);
             let title = ui.add(Label::new(title).wrap());
             describe(ui, &title, |node| {
@@ -305,8 +305,8 @@ fn follow_focus(response: &Response) {
 
 fn button_font(weight: Weight) -> FontId {
     match weight {
-        Weight::Primary => FontId::unique(BODY, theme::strong()),
-        Weight::Secondary | Weight::Aside => FontId::unique(BODY, FontFamily::Proportional),
+        Weight::Primary => FontId::new(BODY, theme::strong()),
+        Weight::Secondary | Weight::Aside => FontId::new(BODY, FontFamily::Proportional),
     }
 }
 
@@ -387,14 +387,14 @@ pub fn announce(ui: &Ui, response: &Response, words: &str, urgent: bool) {
 
 pub fn text(ui: &mut Ui, words: &str, size: f32, color: Color32) -> Response {
     let words = RichText::new(words)
-        .font(FontId::unique(size, FontFamily::Proportional))
+        .font(FontId::new(size, FontFamily::Proportional))
         .color(color);
     ui.add(Label::new(words).wrap())
 }
 
 pub fn strong(ui: &mut Ui, words: &str, size: f32, color: Color32) -> Response {
     let words = RichText::new(words)
-        .font(FontId::unique(size, theme::strong()))
+        .font(FontId::new(size, theme::strong()))
         .color(color);
     ui.add(Label::new(words).wrap())
 }
@@ -802,7 +802,7 @@ pub fn progress(ui: &mut Ui, done: f32, name: &str, value: &str) {
 /// A line that folds something away below it.
 pub fn fold(ui: &mut Ui, words: &str, open: &mut bool) {
     let palette = Palette::of(ui);
-    let font = FontId::unique(BODY, FontFamily::Proportional);
+    let font = FontId::new(BODY, FontFamily::Proportional);
     let galley = ui.painter().layout(
         words.to_owned(),
         font,
@@ -846,7 +846,7 @@ pub fn code(ui: &mut Ui, words: &str) -> Response {
         .show(ui, |ui| {
             ui.set_width(ui.available_width());
             let words = RichText::new(words)
-                .font(FontId::unique(SMALL, FontFamily::Monospace))
+                .font(FontId::new(SMALL, FontFamily::Monospace))
                 .color(palette.text);
             ui.add(Label::new(words).wrap())
         })
@@ -861,7 +861,7 @@ pub fn numbered(ui: &mut Ui, number: u8, words: &str) {
         let (_, rect) = ui.allocate_space(vec2(26.0, 26.0));
         ui.painter()
             .circle_filled(rect.center(), 13.0, palette.accent_soft);
-        let font = FontId::unique(SMALL, theme::strong());
+        let font = FontId::new(SMALL, theme::strong());
         ui.painter().text(
             rect.center(),
             egui::Align2::CENTER_CENTER,

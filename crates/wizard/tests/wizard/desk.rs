@@ -232,7 +232,10 @@ impl Desk {
         }
         let window = self.harness.ctx.content_rect().expand(0.5);
         let mut texts: Vec<(Rect, Rect, String)> = Vec::new();
-        for ClippedShape { clip_rect, shape } in &self.harness.output().shapes {
+        for ClippedShape {
+            clip_rect, shape, ..
+        } in &self.harness.output().shapes
+        {
             each_text(shape, &mut |text| {
                 // The ink of its letters, without the space around them.
                 let rect = text.galley.mesh_bounds.translate(text.pos.to_vec2());
@@ -249,9 +252,12 @@ impl Desk {
             let whole = rect.left() >= clip.left() - 1.0 && rect.right() <= clip.right() + 1.0;
             assert!(whole, "{what}: clipped: {words} {rect:?} in {clip:?}");
         }
-        for (index, (one, _, words)) in texts.iter().enumerate() {
-            for (other, _, others) in &texts[index + 1..] {
-                let both = one.shrink(1.0).intersect(other.shrink(1.0));
+        // What is scrolled away is on nothing.
+        let seen = |(rect, clip, _): &(Rect, Rect, String)| rect.intersect(*clip).shrink(1.0);
+        for (index, one) in texts.iter().enumerate() {
+            for other in &texts[index + 1..] {
+                let both = seen(one).intersect(seen(other));
+                let (words, others) = (&one.2, &other.2);
                 assert!(
                     !both.is_positive(),
                     "{what}: on each other: {words} / {others}"

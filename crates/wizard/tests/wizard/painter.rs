@@ -17,13 +17,14 @@ struct Textures(HashMap<TextureId, ColorImage>);
 
 impl egui_kittest::TestRenderer for Cpu {
     fn handle_delta(&mut self, delta: &mut TexturesDelta) {
-        let delta = std::mem::take(delta);
         let mut textures = self.0.borrow_mut();
-        for (id, part) in &delta.set {
-            textures.set(*id, part);
+        for (id, parts) in delta.set.drain() {
+            for part in parts {
+                textures.set(id, &part);
+            }
         }
-        for id in &delta.free {
-            textures.0.remove(id);
+        for id in delta.free.drain() {
+            textures.0.remove(&id);
         }
     }
 }
