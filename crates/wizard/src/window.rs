@@ -298,10 +298,6 @@ impl eframe::App for Window {
             ui.ctx().send_viewport_cmd(command);
             self.titled = title;
         }
-        let first = ui.ctx().cumulative_frame_nr() == 1;
-        if first && std::env::var_os("PERENNIAL_WIZARD_FIRST_FRAME").is_some() {
-            eprintln!("first frame");
-        }
         if self.closed {
             ui.ctx().send_viewport_cmd(ViewportCommand::Close);
         }

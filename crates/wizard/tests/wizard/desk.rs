@@ -183,10 +183,10 @@ impl Desk {
         let all = self
             .harness
             .query_all(egui_kittest::kittest::By::new().predicate(|_| true));
-        let words = all.filter_map(|node| {
+        let words = all.flat_map(|node| {
             let node = node.accesskit_node();
             let value = (node.role() != Role::PasswordInput).then(|| node.value());
-            node.label().or(value.flatten())
+            [node.label(), value.flatten()].into_iter().flatten()
         });
         words.collect::<Vec<_>>().join("\n")
     }
