@@ -19,6 +19,9 @@ use crate::desk::{at, renewed, status};
 /// A request as it came: its first line, and its body.
 type Seen = (String, String);
 
+/// Answers a request, of which it sees the first line.
+type Play = fn(&str, &mut UnixStream);
+
 /// Plays an agent: each connection's answer is `play`'s.
 struct Played {
     folder: TempDir,
@@ -114,7 +117,7 @@ fn credentials() -> Credentials {
 
 #[test]
 fn the_status_is_read_whole_chunked_or_until_the_end() {
-    let plays: [fn(&str, &mut UnixStream); 3] = [
+    let plays: [Play; 3] = [
         |_, stream| sized(stream, &json(&status())),
         |_, stream| chunked(stream, &json(&status())),
         |_, stream| {
@@ -158,7 +161,7 @@ fn a_password_goes_once_and_steps_come_one_by_one() {
 
 #[test]
 fn what_is_not_an_answer_is_an_error() {
-    let plays: [(fn(&str, &mut UnixStream), &str); 6] = [
+    let plays: [(Play, &str); 6] = [
         (|_, _| {}, "does not answer"),
         (
             |_, stream| send(stream, "SSH-2.0-x\r\n\r\n"),
