@@ -21,8 +21,8 @@ picture: programs ## Draw the README's picture from a run of the demo
 
 .PHONY: test
 test: tools lint programs ## Set up everything, lint, and run every test
-	cargo test --workspace --features $(TEST_FEATURES)
-	cargo build -p wizard
+	cargo test --workspace --exclude wizard --features $(TEST_FEATURES)
+	cargo test -p wizard
 
 .PHONY: programs
 programs: build-tools ## Build the programs that acceptance tests run
@@ -34,9 +34,15 @@ programs: build-tools ## Build the programs that acceptance tests run
 .PHONY: lint
 lint: build-tools ## Check format, lints, and licences and sources of dependencies
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --features $(TEST_FEATURES) -- -D warnings
+	cargo clippy --workspace --exclude wizard --all-targets --features $(TEST_FEATURES) -- -D warnings
+	cargo clippy -p wizard --all-targets -- -D warnings
 	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny (cargo)"; cargo install --quiet --locked cargo-deny; }
 	cargo deny --log-level error check bans licenses sources
+
+.PHONY: screenshots
+screenshots: build-tools ## Paint every page of the windows, light and dark, into target/screenshots
+	@packaging/tools.sh fonts-inter
+	PERENNIAL_SCREENSHOTS=1 cargo test -p wizard --test wizard pictures
 
 .PHONY: bench
 bench: build-tools ## Measure against the field's peers; prints a table, writes target/bench.json

@@ -51,7 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "agent",
         &["clock", "domain", "protocol", "transport", "x509"],
     ),
-    ("wizard", &["protocol"]),
+    ("wizard", &["domain", "protocol"]),
 ];
 
 fn metadata() -> Value {
