@@ -36,7 +36,7 @@ fn a_person_renews_with_the_keyboard_alone() {
     let words = desk.words();
     for part in [
         "It expires in 9 days.",
-        "From Friday, 4 December 2026 at 14:30 on this computer will no longer be managed by Contoso",
+        "After Friday, 4 December 2026 at 14:30 this computer will no longer be managed by Contoso",
         "“Remind me later” brings this window back on Thursday, 26 November 2026 at 10:00.",
     ] {
         assert!(words.contains(part), "{part} is not in {words}");
