@@ -4,7 +4,6 @@
 
 mod listening;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -115,8 +114,7 @@ impl Part<'_> {
         let mut command = Command::new(&self.wizard);
         command.arg("renew").stdin(Stdio::null());
         if !self.layout.is_machine() {
-            let root = OsString::from(self.layout.root());
-            command.env("PERENNIAL_ROOT", root);
+            command.arg("--socket").arg(self.layout.socket());
         }
         match command.spawn() {
             Ok(mut wizard) => {

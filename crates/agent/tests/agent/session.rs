@@ -23,7 +23,7 @@ impl Session {
         let root = served.place.root();
         let (opened, close) = (root.join("opened"), root.join("close"));
         let script = format!(
-            "#!/bin/sh\necho \"$*\" \"$PERENNIAL_ROOT\" >>{}\nuntil [ -e {} ] || [ ! -e {} ]; do sleep 0.05; done\n",
+            "#!/bin/sh\necho \"$*\" >>{}\nuntil [ -e {} ] || [ ! -e {} ]; do sleep 0.05; done\n",
             opened.display(),
             close.display(),
             opened.display()
@@ -88,7 +88,8 @@ fn a_reminder_waits_for_a_session_and_opens_one_wizard_there() {
     let session = Session::start(&served, None);
     session.until_opened(1);
     let text = fs::read_to_string(&session.opened).expect("opened");
-    assert_eq!(text, format!("renew {}\n", served.place.root().display()));
+    let socket = served.place.machine.layout.socket();
+    assert_eq!(text, format!("renew --socket {}\n", socket.display()));
     // The next one comes while the wizard is open.
     served.place.clock.pass(86_400);
     reminded(&served, served.place.clock.real());

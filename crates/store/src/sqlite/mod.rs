@@ -134,8 +134,8 @@ impl Database {
 }
 
 /// Kibibytes of pages that a connection keeps, negative as SQLite wants it.
-const WRITER_CACHE: &str = "-65536";
-const READER_CACHE: &str = "-16384";
+const WRITER_CACHE: &str = "-16384";
+const READER_CACHE: &str = "-4096";
 /// Pages of the log that are copied beside the writer, so that a commit which empties the log has few
 /// of them left to copy.
 const LOGGED_PAGES: i64 = 4_000;
