@@ -16,18 +16,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 impl Site {
     /// Forgets what is due, now and every hour, for ever; of results now and then.
     pub(crate) async fn purge_deleted(&self) {
-        let mut forgotten: Option<Instant> = None;
+        // Not when the site starts: it has enough to do then.
+        let mut due = Instant::now() + LOOK;
         loop {
             // A clock that jumped forward must not forget a year at once.
             let purged = match self.require_clock() {
                 Ok(()) => self.purge().await,
                 Err(_) => Ok(false),
             };
-            let is_due = forgotten.is_none_or(|at| at.elapsed() > BETWEEN);
             let purged = match purged {
                 // What only they had goes with them.
-                Ok(purged) if purged || is_due => {
-                    forgotten = Some(Instant::now());
+                Ok(purged) if purged || Instant::now() >= due => {
+                    due = Instant::now() + BETWEEN;
                     self.forget_results().await
                 }
                 other => other.map(drop),

@@ -381,6 +381,16 @@ pub struct Purged {
     pub more: bool,
 }
 
+impl Applied {
+    /// Of a change that may find nothing to do.
+    pub(crate) fn of_rows(rows: u64) -> Self {
+        match rows {
+            0 => Self::Unchanged,
+            _ => Self::Done,
+        }
+    }
+}
+
 /// What one step of working out memberships did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evaluated {

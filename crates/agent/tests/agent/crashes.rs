@@ -52,12 +52,7 @@ async fn scripts_end_with_the_agent() {
     let script = format!("setsid sleep 611 & touch {}; sleep 612", mark.display());
     let checks = vec![check("r", &script, "right").within("1h")];
     place.deploy(vec![item_of("a", checks)]).await;
-    let mut child = std::process::Command::new(crate::place::program())
-        .arg("--root")
-        .arg(place.root())
-        .arg("evaluate")
-        .spawn()
-        .expect("it runs");
+    let mut child = place.start_evaluation();
     wait_until(|| mark.exists()).await;
     child.kill().expect("killed");
     child.wait().expect("ended");
@@ -101,12 +96,7 @@ async fn killed_during_a_remediation_it_discovers_first() {
             .remediated_by(&mend),
     ];
     place.deploy(vec![item_of("a", checks)]).await;
-    let mut child = std::process::Command::new(crate::place::program())
-        .arg("--root")
-        .arg(place.root())
-        .arg("evaluate")
-        .spawn()
-        .expect("it runs");
+    let mut child = place.start_evaluation();
     wait_until(|| std::path::Path::new(&format!("{file}.again")).exists()).await;
     child.kill().expect("killed");
     child.wait().expect("ended");
@@ -126,12 +116,7 @@ async fn what_was_found_before_a_kill_is_kept() {
         .collect();
     checks.push(check("long", "sleep 622", "right").within("1h"));
     place.deploy(vec![item_of("a", checks)]).await;
-    let mut child = std::process::Command::new(crate::place::program())
-        .arg("--root")
-        .arg(place.root())
-        .arg("evaluate")
-        .spawn()
-        .expect("it runs");
+    let mut child = place.start_evaluation();
     let results = place.machine.layout.compliance().join("results.jsonl");
     wait_until(|| results.exists()).await;
     child.kill().expect("killed");

@@ -482,6 +482,16 @@ impl Place {
         ended
     }
 
+    /// The program itself, which evaluates.
+    pub fn start_evaluation(&self) -> std::process::Child {
+        std::process::Command::new(program())
+            .arg("--root")
+            .arg(self.root())
+            .arg("evaluate")
+            .spawn()
+            .expect("it runs")
+    }
+
     /// Processes of scripts of this computer that are still there.
     pub fn left_behind(&self) -> Vec<String> {
         let mark = format!("PERENNIAL_ROOT={}", self.root().display());

@@ -102,10 +102,7 @@ pub(super) async fn expire(
         .bind(at.as_millisecond())
         .execute(db)
         .await?;
-    Ok(Ok(match done.rows_affected() {
-        0 => Applied::Unchanged,
-        _ => Applied::Done,
-    }))
+    Ok(Ok(Applied::of_rows(done.rows_affected())))
 }
 
 pub(super) async fn note_key(
@@ -119,10 +116,7 @@ pub(super) async fn note_key(
         .bind(at.as_millisecond())
         .execute(db)
         .await?;
-    Ok(Ok(match done.rows_affected() {
-        0 => Applied::Unchanged,
-        _ => Applied::Done,
-    }))
+    Ok(Ok(Applied::of_rows(done.rows_affected())))
 }
 
 /// Records that were restored a second time have the same epoch as the first time: the time is one that no

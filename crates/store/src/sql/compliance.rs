@@ -751,6 +751,9 @@ enum Resolved {
     Rules,
 }
 
+const RULES: &str =
+    "SELECT rule AS number FROM deployment_rule WHERE deployment = $1 ORDER BY rule";
+
 async fn resolve(
     db: &mut DbConnection,
     number: i64,
@@ -774,8 +777,7 @@ async fn resolve(
             "configuration items",
         )));
     }
-    let sql = "SELECT rule AS number FROM deployment_rule WHERE deployment = $1 ORDER BY rule";
-    let before = numbers(db, sql, number).await?;
+    let before = numbers(db, RULES, number).await?;
     for sql in [
         "DELETE FROM deployment_item WHERE deployment = $1",
         "DELETE FROM deployment_rule WHERE deployment = $1",
@@ -802,8 +804,7 @@ async fn resolve(
             "rules",
         )));
     }
-    let sql = "SELECT rule AS number FROM deployment_rule WHERE deployment = $1 ORDER BY rule";
-    Ok(Ok(match numbers(db, sql, number).await? == before {
+    Ok(Ok(match numbers(db, RULES, number).await? == before {
         true => Resolved::Items,
         false => Resolved::Rules,
     }))

@@ -87,6 +87,12 @@ pub(super) async fn left(
     exemptions_changed(db, pairs, at).await
 }
 
+async fn rule_count(db: &mut DbConnection, deployment: i64) -> Result<i64> {
+    let sql = "SELECT COUNT(*) AS n FROM deployment_rule WHERE deployment = $1";
+    let row = sqlx::query(sql).bind(deployment).fetch_one(db).await?;
+    Ok(row.try_get("n")?)
+}
+
 /// A few devices at once; more of them by the walk.
 async fn work_out_or_due(
     db: &mut DbConnection,
@@ -94,12 +100,7 @@ async fn work_out_or_due(
     devices: &[DeviceId],
     at: Timestamp,
 ) -> Result<()> {
-    let sql = "SELECT COUNT(*) AS n FROM deployment_rule WHERE deployment = $1";
-    let row = sqlx::query(sql)
-        .bind(deployment)
-        .fetch_one(&mut *db)
-        .await?;
-    let rules: i64 = row.try_get("n")?;
+    let rules = rule_count(db, deployment).await?;
     if devices.len() as i64 * rules <= RULES_AT_ONCE {
         work_out(db, devices, Some(deployment), at).await?;
     } else if let Some(first) = devices.iter().min() {
@@ -726,11 +727,7 @@ async fn walk_members(
     place: Place,
     at: Timestamp,
 ) -> Result<(u64, Option<Place>)> {
-    let row = sqlx::query("SELECT COUNT(*) AS n FROM deployment_rule WHERE deployment = $1")
-        .bind(deployment)
-        .fetch_one(&mut *db)
-        .await?;
-    let rules: i64 = row.try_get("n")?;
+    let rules = rule_count(db, deployment).await?;
     let most = usize::try_from(RULES_AT_ONCE / rules.max(1))
         .unwrap_or(0)
         .max(1);

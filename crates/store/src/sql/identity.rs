@@ -233,10 +233,7 @@ pub(super) async fn keep_both(db: &mut DbConnection, a: DeviceId, b: DeviceId) -
         .bind(a.max(b).as_bytes().to_vec())
         .execute(db)
         .await?;
-    Ok(Ok(match done.rows_affected() {
-        0 => Applied::Unchanged,
-        _ => Applied::Done,
-    }))
+    Ok(Ok(Applied::of_rows(done.rows_affected())))
 }
 
 /// Deletes a device and the records that it replaced: they are its history.

@@ -239,10 +239,7 @@ async fn apply_one(db: &mut DbConnection, change: &Change) -> Result<Outcome> {
                 .bind(at)
                 .execute(db)
                 .await?;
-            Ok(Ok(match done.rows_affected() {
-                0 => Applied::Unchanged,
-                _ => Applied::Done,
-            }))
+            Ok(Ok(Applied::of_rows(done.rows_affected())))
         }
         Kind::CloseAlert { number } => {
             let sql = "UPDATE alert SET closed_at = $2 WHERE number = $1 AND closed_at IS NULL";
