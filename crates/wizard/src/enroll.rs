@@ -213,17 +213,7 @@ impl Enroll {
                 })
             }
             EnrollPage::Done { not_after } => done(ui, scene, entered, not_after),
-            EnrollPage::Waiting(_) => {
-                let words = scene.words;
-                let actions = [Action::primary(words.close(), Event::Close)];
-                let head = scene.head(words.waiting_title(), words.waiting_subtitle());
-                widgets::page(ui, &head, &actions, entered, |ui| {
-                    widgets::card(ui, |ui| {
-                        widgets::waiting(ui, words.waiting());
-                        widgets::small(ui, words.waiting_long());
-                    });
-                })
-            }
+            EnrollPage::Waiting(_) => scene::waiting(ui, scene, Event::Close, entered),
         };
         event.and_then(|event| self.take(event, may_choose))
     }

@@ -190,7 +190,7 @@ impl Renew {
                 meanwhile,
             } => done(ui, scene, entered, not_after, meanwhile),
             Page::Failed(failed) => self.failed(ui, scene, entered, &failed),
-            Page::Waiting(_) => self.waiting(ui, scene, entered),
+            Page::Waiting(_) => scene::waiting(ui, scene, Event::Close, entered),
             Page::Closed { .. } => None,
         };
         event.and_then(|event| self.take(event))
@@ -332,18 +332,6 @@ impl Renew {
         });
         self.details = details;
         pressed
-    }
-
-    fn waiting(&mut self, ui: &mut Ui, scene: &Scene<'_>, entered: bool) -> Option<Event> {
-        let words = scene.words;
-        let actions = [Action::primary(words.close(), Event::Close)];
-        let head = scene.head(words.waiting_title(), words.waiting_subtitle());
-        widgets::page(ui, &head, &actions, entered, |ui| {
-            widgets::card(ui, |ui| {
-                widgets::waiting(ui, words.waiting());
-                widgets::small(ui, words.waiting_long());
-            });
-        })
     }
 
     /// Where it may be put off. Who chose to renew just closes.

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use protocol::{LocalIdentity, LocalStatus, RenewalStep};
 
 use crate::theme::{HEADING, Palette};
-use crate::widgets::{self, Head, StepState, Tone};
+use crate::widgets::{self, Action, Head, StepState, Tone};
 use crate::words::Words;
 
 /// The world behind a page.
@@ -112,6 +112,19 @@ pub fn steps(ui: &mut Ui, words: &Words, at: Option<&RenewalStep>) {
 pub struct Details {
     open: bool,
     copied: bool,
+}
+
+/// The page of a wizard whose agent does not answer.
+pub fn waiting<T: Clone>(ui: &mut Ui, scene: &Scene<'_>, close: T, entered: bool) -> Option<T> {
+    let words = scene.words;
+    let actions = [Action::primary(words.close(), close)];
+    let head = scene.head(words.waiting_title(), words.waiting_subtitle());
+    widgets::page(ui, &head, &actions, entered, |ui| {
+        widgets::card(ui, |ui| {
+            widgets::waiting(ui, words.waiting());
+            widgets::small(ui, words.waiting_long());
+        });
+    })
 }
 
 /// Why it did not work, and what to do.
