@@ -5,6 +5,10 @@ SHELL := /bin/bash
 TEST_FEATURES := perennial/test-clock,agent/test-clock
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
+# A desktop without a screen, its keyboard, its screen reader, and programs that are open on it.
+DESKTOP := xvfb openbox xdotool imagemagick libgl1 libgl1-mesa-dri libegl1 libxkbcommon-x11-0 \
+  libx11-xcb1 libxcursor1 libxi6 fonts-inter dbus at-spi2-core python3-pyatspi xterm dunst
+
 .PHONY: help
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +34,7 @@ programs: build-tools ## Build the programs that acceptance tests run
 	mkdir -p target/debug/plain
 	cp target/debug/perennial target/debug/perennial-agent target/debug/plain/
 	cargo build -p perennial -p agent --features $(TEST_FEATURES)
+	cargo build -p wizard
 
 .PHONY: lint
 lint: build-tools ## Check format, lints, and licences and sources of dependencies
@@ -46,13 +51,14 @@ screenshots: build-tools ## Paint every page of the windows, light and dark, int
 
 .PHONY: bench
 bench: build-tools ## Measure against the field's peers; prints a table, writes target/bench.json
-	@packaging/tools.sh golang-cfssl nginx-light sqlite3 openssl
+	@packaging/tools.sh golang-cfssl nginx-light sqlite3 openssl zenity $(DESKTOP)
 	cargo build --release -p perennial -p agent -p bench
+	cargo build --release -p wizard
 	target/release/bench
 
 .PHONY: tools
-tools: build-tools ## Install what the tests need: PostgreSQL, openssl, curl, strace, pkilint
-	@packaging/tools.sh postgresql openssl curl python3-venv bsdutils util-linux strace
+tools: build-tools ## Install what the tests need: PostgreSQL, openssl, curl, strace, pkilint, a desktop
+	@packaging/tools.sh postgresql openssl curl python3-venv bsdutils util-linux strace $(DESKTOP)
 	@test -x .venv/bin/lint_pkix_cert || { echo "installing pkilint (pip) into .venv"; \
 	  python3 -m venv .venv && .venv/bin/pip install --quiet pkilint; }
 

@@ -187,6 +187,15 @@ impl Site {
         self.serve_with(&[])
     }
 
+    /// The same, where a server of this site was before.
+    pub fn serve_at(&self, devices: &ServerAddress) -> Result<Server> {
+        let mut command = self.command("serve");
+        command
+            .args(["--devices", &devices.to_string()])
+            .args(["--console", "127.0.0.1:0"]);
+        Server::start(command)
+    }
+
     /// The same, with variables in its environment.
     pub fn serve_with(&self, variables: &[(&str, &str)]) -> Result<Server> {
         let mut command = self.serve_command();

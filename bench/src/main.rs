@@ -9,6 +9,7 @@ mod memberships;
 mod peers;
 mod renewals;
 mod report;
+mod windows;
 
 use std::path::Path;
 
@@ -47,6 +48,7 @@ fn main() -> Result<()> {
         "history",
         "evaluations",
         "idle",
+        "windows",
     ] {
         if !named.is_empty() && !named.iter().any(|name| name == what) {
             continue;
@@ -58,7 +60,8 @@ fn main() -> Result<()> {
             "results" => runtime.block_on(compliance::measure_intake(&mut report)),
             "history" => runtime.block_on(compliance::measure_history(&mut report)),
             "evaluations" => evaluations::measure(&mut report),
-            _ => idle::measure(&mut report),
+            "idle" => idle::measure(&mut report),
+            _ => windows::measure(&mut report),
         };
         if let Err(error) = measured {
             report.not_measured(what, &format!("{error:#}"));

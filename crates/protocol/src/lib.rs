@@ -17,8 +17,8 @@ pub use leave::{LEAVE_PATH, Leave, LeaveAnswer};
 pub use local::{
     Credentials, EnrollmentRequest, LOCAL_CHECK_IN_PATH, LOCAL_DIAGNOSTICS_PATH,
     LOCAL_ENROLLMENT_PATH, LOCAL_EVENTS_PATH, LOCAL_LATER_PATH, LOCAL_LIMIT, LOCAL_RENEWAL_PATH,
-    LOCAL_STATUS_PATH, LocalEvent, LocalIdentity, LocalRule, LocalStatus, Look, PutOff,
-    RenewalStep,
+    LOCAL_STATUS_PATH, LocalEvent, LocalIdentity, LocalRule, LocalStatus, LocalTrouble, Look,
+    PutOff, RenewalStep, TroubleOf,
 };
 pub use policy::{
     AssignedDeployment, BodyHash, COMMAND_PATH, Command, CommandId, CommandResult,

@@ -3,7 +3,9 @@
 //! fingerprint or trust this way, and no path of a file goes over it.
 
 use domain::wizard::RenewalFailure;
-use domain::{ComplianceState, ReminderStage, RenewalMode, RenewalSetting, Timestamp};
+use domain::{
+    ComplianceState, ReminderStage, RenewalKey, RenewalMode, RenewalSetting, Timestamp, Unused,
+};
 use serde::{Deserialize, Serialize};
 
 /// `GET`: a [`LocalStatus`].
@@ -56,6 +58,8 @@ pub struct LocalIdentity {
     pub last_check_in: Option<Timestamp>,
     /// The four keys: effective, configured, notice.
     pub renewal_settings: Vec<RenewalSetting>,
+    /// Why configured values are not used: the notices, for who speaks another language.
+    pub unused_settings: Vec<(RenewalKey, Unused)>,
     /// The certificate's time, by its schedule; none before the first period.
     pub stage: Option<ReminderStage>,
     /// When a reminder comes next; none when none is planned.
@@ -68,9 +72,34 @@ pub struct LocalIdentity {
     pub may_put_off: bool,
     /// The last attempt to reach the site succeeded.
     pub site_reachable: bool,
-    /// What is in the way, in sentences.
-    pub troubles: Vec<String>,
+    /// What is in the way.
+    pub troubles: Vec<LocalTrouble>,
     pub compliance: Vec<LocalRule>,
+}
+
+/// Something that did not work the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalTrouble {
+    pub of: TroubleOf,
+    /// The site said no (as opposed to: it was not there).
+    pub refused: bool,
+    /// For a help desk, in English.
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TroubleOf {
+    CheckIn,
+    Renewal,
+    /// Getting the policy.
+    Policy,
+    /// Delivering results.
+    Results,
+    /// The policy came, and is not as it should be.
+    PolicyList,
+    /// So is a command.
+    Command,
 }
 
 /// A rule that this computer does not keep, or has no answer for.

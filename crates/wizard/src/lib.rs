@@ -3,10 +3,12 @@
 //! a password over once. `perennial-agent renew` does the same on a terminal.
 
 pub mod agent;
+pub mod desktop;
 pub mod diagnostics;
 pub mod enroll;
 pub mod instance;
 pub mod preferences;
+pub mod remind;
 pub mod renew;
 pub mod scene;
 pub mod secret;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use wizard::agent::Agent;
 use wizard::instance::Instance;
+use wizard::remind;
 use wizard::theme::{self, Scheme};
 use wizard::window::{LEAST_SIZE, Purpose, SIZE, Window};
 use wizard::words::{Words, session_locale};
@@ -19,9 +21,10 @@ static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 const USAGE: &str = "\
 Windows of Perennial's client.
 
-Usage: perennial-wizard [renew | enroll | preferences] [--socket PATH]
+Usage: perennial-wizard [renew | remind | enroll | preferences] [--socket PATH]
 
   renew         the Renew Certificate Wizard; closing it is the same as \"Remind me later\"
+  remind        the same for a reminder: a notification while something fills the screen
   enroll        the enrollment wizard
   preferences   how this computer stands (the default)
 
@@ -29,6 +32,8 @@ Without a display, use: perennial-agent renew --user NAME";
 
 struct Arguments {
     purpose: Purpose,
+    /// Not now when somebody presents something.
+    considerate: bool,
     socket: PathBuf,
 }
 
@@ -40,11 +45,13 @@ enum Asked {
 
 fn arguments() -> Result<Asked, String> {
     let mut purpose = Purpose::Preferences;
+    let mut considerate = false;
     let mut socket = PathBuf::from(wizard::agent::SOCKET);
     let mut given = std::env::args_os().skip(1);
     while let Some(argument) = given.next() {
         match argument.to_str() {
             Some("renew") => purpose = Purpose::Renew,
+            Some("remind") => (purpose, considerate) = (Purpose::Renew, true),
             Some("enroll") => purpose = Purpose::Enroll,
             Some("preferences") => purpose = Purpose::Preferences,
             Some("--socket") => {
@@ -58,7 +65,11 @@ fn arguments() -> Result<Asked, String> {
             }
         }
     }
-    Ok(Asked::Window(Arguments { purpose, socket }))
+    Ok(Asked::Window(Arguments {
+        purpose,
+        considerate,
+        socket,
+    }))
 }
 
 fn main() -> ExitCode {
@@ -92,6 +103,12 @@ fn main() -> ExitCode {
         Ok(Some(instance)) => Some(instance),
         Err(_) => None,
     };
+    if arguments.considerate {
+        let agent = Agent::at(&arguments.socket);
+        if !remind::may_open(&agent, &locale, &TimeZone::system()) {
+            return ExitCode::SUCCESS;
+        }
+    }
     match open(arguments.purpose, &arguments.socket, &locale) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

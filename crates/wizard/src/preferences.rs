@@ -170,7 +170,9 @@ fn show_identity(ui: &mut Ui, scene: &Scene<'_>, identity: &LocalIdentity) {
         for setting in &identity.renewal_settings {
             let (name, value) = words.setting(setting);
             widgets::row(ui, name, &value);
-            if let Some(notice) = words.setting_notice(setting) {
+            let unused = identity.unused_settings.iter();
+            for (_, unused) in unused.filter(|(key, _)| *key == setting.key) {
+                let notice = words.setting_notice(setting, unused);
                 widgets::text(ui, &notice, SMALL, palette.warning);
             }
         }
@@ -193,7 +195,8 @@ fn show_identity(ui: &mut Ui, scene: &Scene<'_>, identity: &LocalIdentity) {
             widgets::strong(ui, words.troubles(), SMALL, palette.weak);
             for trouble in &identity.troubles {
                 widgets::marked(ui, Tone::Warning, |ui| {
-                    widgets::body(ui, trouble);
+                    widgets::body(ui, words.trouble(trouble));
+                    widgets::small(ui, &trouble.detail);
                 });
             }
         }

@@ -1,6 +1,8 @@
 //! The Renew Certificate Wizard in a window. `domain::wizard` decides the page; this shows it, and does
 //! what it asks for.
 
+use std::time::Duration;
+
 use domain::ReminderStage;
 use domain::wizard::{Context, Effect, Event, Failed, Page, Wizard};
 use egui::{Key, Ui};
@@ -11,6 +13,9 @@ use crate::secret::Secret;
 use crate::theme::{HEADING, Palette};
 use crate::widgets::{self, Action, Field, Tone};
 use crate::worker::{Ask, News};
+
+/// How long "already renewed" is to be read, in seconds.
+const READING: f64 = 20.0;
 
 /// What the wizard wants of its window.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub struct Renew {
     entered: bool,
     /// Somebody looks whether the site is there.
     probing: bool,
+    /// When the page that says "already renewed" closes, in the toolkit's time.
+    closes_at: Option<f64>,
     /// It opened by itself; else somebody chose it on the preference page, and nothing is put off.
     reminds: bool,
 }
@@ -56,6 +63,7 @@ impl Renew {
             details: Details::default(),
             entered: true,
             probing: false,
+            closes_at: None,
             reminds,
         }
     }
@@ -188,12 +196,24 @@ impl Renew {
             Page::Done {
                 not_after,
                 meanwhile,
-            } => done(ui, scene, entered, not_after, meanwhile),
+            } => {
+                let pressed = done(ui, scene, entered, not_after, meanwhile);
+                // Nobody asked for this page, and nobody may be there to close it.
+                pressed.or((meanwhile && self.is_over(ui)).then_some(Event::Close))
+            }
             Page::Failed(failed) => self.failed(ui, scene, entered, &failed),
             Page::Waiting(_) => scene::waiting(ui, scene, Event::Close, entered),
             Page::Closed { .. } => None,
         };
         event.and_then(|event| self.take(event))
+    }
+
+    fn is_over(&mut self, ui: &Ui) -> bool {
+        let now = ui.input(|input| input.time);
+        let at = *self.closes_at.get_or_insert(now + READING);
+        ui.ctx()
+            .request_repaint_after(Duration::from_secs_f64((at - now).max(0.0)));
+        now >= at
     }
 
     fn notice(&mut self, ui: &mut Ui, scene: &Scene<'_>, entered: bool) -> Option<Event> {
@@ -398,6 +418,7 @@ fn done(
                 widgets::announce(ui, &shown, &until, false);
                 if meanwhile {
                     widgets::body(ui, words.meanwhile());
+                    widgets::small(ui, words.closes_by_itself());
                 }
             });
         });

@@ -12,6 +12,8 @@ use egui::{
     Shape, Stroke, StrokeKind, TextStyle, Theme, Ui, Vec2, pos2, vec2,
 };
 
+use crate::desktop;
+
 /// Colours by what they are for. Text has a contrast of 4.5 and more, borders of fields of 3 (WCAG 2.2).
 #[derive(Debug, Clone, Copy)]
 pub struct Palette {
@@ -316,64 +318,20 @@ impl Scheme {
         }
     }
 
-    /// Asks the desktop: its portal, then the setting of GTK's desktops; light when nobody answers. Waits
-    /// for programs, so it belongs on a thread.
+    /// What the desktop says; light when nobody does. Waits for programs, so it belongs on a thread.
     pub fn of_desktop() -> Self {
         if cfg!(target_os = "macos") {
             return Self::System;
         }
-        if let Ok(theme) = std::env::var("GTK_THEME") {
-            return Self::of(theme.ends_with(":dark"));
+        match std::env::var("GTK_THEME") {
+            Ok(theme) => Self::of(theme.ends_with(":dark")),
+            Err(_) => desktop::scheme().unwrap_or(Self::Light),
         }
-        let portal = || {
-            output(
-                "gdbus",
-                &[
-                    "call",
-                    "--session",
-                    "--timeout=1",
-                    "--dest=org.freedesktop.portal.Desktop",
-                    "--object-path=/org/freedesktop/portal/desktop",
-                    "--method=org.freedesktop.portal.Settings.Read",
-                    "org.freedesktop.appearance",
-                    "color-scheme",
-                ],
-            )
-            .and_then(|answer| of_portal(&answer))
-        };
-        let setting = || {
-            let key = ["get", "org.gnome.desktop.interface", "color-scheme"];
-            output("gsettings", &key).map(|answer| Self::of(answer.contains("dark")))
-        };
-        let has_bus = std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_some();
-        let asked = if has_bus { portal() } else { None };
-        asked.or_else(setting).unwrap_or(Self::Light)
     }
 
     fn of(dark: bool) -> Self {
         if dark { Self::Dark } else { Self::Light }
     }
-}
-
-/// `(<<uint32 1>>,)`: 1 is dark, 2 is light, 0 is no preference.
-fn of_portal(answer: &str) -> Option<Scheme> {
-    let (_, rest) = answer.split_once("uint32 ")?;
-    match rest.chars().next()? {
-        '1' => Some(Scheme::Dark),
-        '2' => Some(Scheme::Light),
-        _ => None,
-    }
-}
-
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = std::process::Command::new(program)
-        .args(arguments)
-        .stdin(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .output()
-        .ok()?;
-    let answered = output.status.success();
-    answered.then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The certificate: a sheet, and a seal with a leaf.
@@ -535,18 +493,6 @@ mod tests {
                 let found = contrast(one, other);
                 assert!(found >= least, "{one:?} on {other:?}: {found}");
             }
-        }
-    }
-
-    #[test]
-    fn the_portal_answers_with_a_number() {
-        for (answer, scheme) in [
-            ("(<<uint32 1>>,)\n", Some(Scheme::Dark)),
-            ("(<<uint32 2>>,)\n", Some(Scheme::Light)),
-            ("(<<uint32 0>>,)\n", None),
-            ("", None),
-        ] {
-            assert_eq!(of_portal(answer), scheme);
         }
     }
 

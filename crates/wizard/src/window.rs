@@ -49,6 +49,8 @@ pub struct Window {
     words: Words,
     view: View,
     status: Option<(LocalStatus, Instant)>,
+    /// When the agent was asked again.
+    looked: Option<Instant>,
     picture: Option<TextureHandle>,
     /// The agent is told that it was put off; the window closes when it knows, or soon.
     leaving: Option<Instant>,
@@ -57,6 +59,9 @@ pub struct Window {
     /// As the desktop knows the window.
     titled: String,
 }
+
+/// How old what is shown may be: "Remind me later" says to the minute when the window would be back.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// How long a window that is being closed waits for the agent.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -71,6 +76,7 @@ impl Window {
             zone,
             view: View::Loading { away: false },
             status: None,
+            looked: None,
             picture: None,
             leaving: None,
             closed: false,
@@ -260,8 +266,18 @@ impl Window {
             self.closed |= since.elapsed() > FAREWELL;
             ui.ctx().request_repaint_after(FAREWELL);
         } else {
-            // The time that is left is read from the screen.
-            ui.ctx().request_repaint_after(Duration::from_secs(20));
+            self.look_again(ui.ctx());
+        }
+    }
+
+    /// Nobody tells what only time changes.
+    fn look_again(&mut self, ctx: &egui::Context) {
+        ctx.request_repaint_after(LOOK_AGAIN);
+        let is_old = |(_, received): &(LocalStatus, Instant)| received.elapsed() >= LOOK_AGAIN;
+        let just_asked = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
+        if self.status.as_ref().is_some_and(is_old) && !just_asked {
+            self.looked = Some(Instant::now());
+            self.agents.ask(Ask::Status);
         }
     }
 

@@ -2,9 +2,12 @@
 //! A translation to another language is one more [`Language`] and a column in this file.
 
 use domain::wizard::RenewalFailure;
-use domain::{ComplianceState, ReminderStage, RenewalKey, RenewalMode, RenewalSetting, Timestamp};
+use domain::{
+    ComplianceState, ReminderStage, RenewalKey, RenewalMode, RenewalSetting, Timestamp, Unused,
+};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Zoned};
+use protocol::{LocalTrouble, TroubleOf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
@@ -137,6 +140,7 @@ table! {
     meanwhile_title: "Already renewed", "Schon erneuert";
     meanwhile: "The certificate was renewed while this window was open. There is nothing left to do.",
         "Das Zertifikat wurde erneuert, während dieses Fenster offen war. Es ist nichts mehr zu tun.";
+    closes_by_itself: "This window closes by itself.", "Dieses Fenster schließt sich von selbst.";
     failed_title: "That did not work", "Das hat nicht geklappt";
     as_before: "The certificate in use is as it was.",
         "Das verwendete Zertifikat ist unverändert.";
@@ -493,14 +497,73 @@ impl Words {
         }
     }
 
-    /// Why a configured value is not used. The reason is the agent's, for administrators.
-    pub fn setting_notice(&self, setting: &RenewalSetting) -> Option<String> {
-        let notice = setting.notice.as_deref()?;
+    /// Why a configured value is not used.
+    pub fn setting_notice(&self, setting: &RenewalSetting, unused: &Unused) -> String {
+        let (english, german) = match unused {
+            Unused::NotAString => ("it is not a string".to_owned(), "er ist kein Text".to_owned()),
+            Unused::NotANumber => (
+                "it is not a plain number of seconds".to_owned(),
+                "er ist keine einfache Zahl von Sekunden".to_owned(),
+            ),
+            Unused::PeriodTooShort => (
+                "it has to be at least 300 seconds".to_owned(),
+                "er muss mindestens 300 Sekunden sein".to_owned(),
+            ),
+            Unused::IntervalTooShort => (
+                "it has to be more than 300 seconds".to_owned(),
+                "er muss mehr als 300 Sekunden sein".to_owned(),
+            ),
+            Unused::NotLessThanPeriod1(least) => (
+                format!("it has to be less than {} ({least})", RenewalKey::Period1),
+                format!("er muss kleiner sein als {} ({least})", RenewalKey::Period1),
+            ),
+            Unused::LongerThanPeriod1(most) => longer(RenewalKey::Period1, *most),
+            Unused::LongerThanPeriod2(most) => longer(RenewalKey::Period2, *most),
+            Unused::LongerThanInterval1(most) => longer(RenewalKey::ReminderInterval1, *most),
+        };
         let (key, raw) = (setting.key, setting.raw.as_deref().unwrap_or_default());
-        Some(self.say(
-            format!("{key} is set to {raw} and not used: it {notice}."),
-            format!("{key} ist auf {raw} gesetzt und wird nicht verwendet: „{notice}“."),
-        ))
+        self.say(
+            format!("{key} is set to {raw}, which is not used: {english}."),
+            format!("{key} ist auf {raw} gesetzt; dieser Wert wird nicht verwendet: {german}."),
+        )
+    }
+
+    /// What did not work the last time, and what comes of it.
+    pub fn trouble(&self, trouble: &LocalTrouble) -> &'static str {
+        match (trouble.of, trouble.refused) {
+            (TroubleOf::CheckIn, false) => self.pick(
+                "The last check-in failed. It is tried again by itself.",
+                "Die letzte Meldung ist gescheitert. Sie wird von selbst wiederholt.",
+            ),
+            (TroubleOf::CheckIn, true) => self.pick(
+                "The server refused the last check-in. Tell your help desk.",
+                "Der Server hat die letzte Meldung abgelehnt. Sagen Sie Ihrem Helpdesk Bescheid.",
+            ),
+            (TroubleOf::Renewal, false) => self.pick(
+                "The last renewal failed. It is tried again by itself.",
+                "Die letzte Erneuerung ist gescheitert. Sie wird von selbst wiederholt.",
+            ),
+            (TroubleOf::Renewal, true) => self.pick(
+                "The server refused to renew the certificate. Tell your help desk.",
+                "Der Server hat die Erneuerung abgelehnt. Sagen Sie Ihrem Helpdesk Bescheid.",
+            ),
+            (TroubleOf::Policy, _) => self.pick(
+                "The policy could not be fetched. It is tried again by itself.",
+                "Die Richtlinie ließ sich nicht abholen. Es wird von selbst wieder versucht.",
+            ),
+            (TroubleOf::Results, _) => self.pick(
+                "Results could not be delivered. It is tried again by itself.",
+                "Ergebnisse ließen sich nicht abliefern. Es wird von selbst wieder versucht.",
+            ),
+            (TroubleOf::PolicyList, _) => self.pick(
+                "The policy is not as it should be, and is not used. Tell your help desk.",
+                "Die Richtlinie ist fehlerhaft und wird nicht verwendet. Sagen Sie Ihrem Helpdesk Bescheid.",
+            ),
+            (TroubleOf::Command, _) => self.pick(
+                "A command was not carried out. Tell your help desk.",
+                "Ein Befehl wurde nicht ausgeführt. Sagen Sie Ihrem Helpdesk Bescheid.",
+            ),
+        }
     }
 
     pub fn reachable(&self, reachable: bool) -> &'static str {
@@ -726,6 +789,13 @@ impl Words {
         };
         format!("{number} {unit}")
     }
+}
+
+fn longer(than: RenewalKey, most: u64) -> (String, String) {
+    (
+        format!("it is longer than {than} ({most})"),
+        format!("er ist länger als {than} ({most})"),
+    )
 }
 
 #[derive(Debug, Clone, Copy)]

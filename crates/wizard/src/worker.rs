@@ -20,6 +20,8 @@ pub enum Ask {
     Enroll(EnrollmentRequest),
     CheckIn,
     PutOff,
+    /// What the window shows grows old.
+    Status,
     /// The time is for the file's name.
     SaveDiagnostics(Timestamp),
 }
@@ -151,6 +153,7 @@ fn answer(agent: &Agent, ask: Ask, tell: &Tell) {
             let put_off = agent.put_off().ok();
             tell.tell(News::PutOff(put_off));
         }
+        Ask::Status => tell_status(agent, tell),
         Ask::SaveDiagnostics(now) => {
             let saved = diagnostics::save(agent, now).map_err(|error| error.to_string());
             tell.tell(News::Saved(saved));

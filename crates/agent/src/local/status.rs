@@ -1,7 +1,7 @@
 //! What this computer's users may know of it.
 
-use domain::{ComplianceState, ReminderStage, RenewalMode};
-use protocol::{LocalIdentity, LocalRule, LocalStatus};
+use domain::{ComplianceState, ReminderStage, RenewalKey, RenewalMode, RenewalSchedule, Unused};
+use protocol::{LocalIdentity, LocalRule, LocalStatus, LocalTrouble, TroubleOf};
 
 use super::{Caller, look};
 use crate::compliance::Standing;
@@ -55,6 +55,7 @@ fn of_identity(machine: &Machine, identity: Identity) -> LocalIdentity {
         renews_at: renews_at.map(|at| again.map_or(at, |again| at.max(again))),
         last_check_in: state.last_check_in,
         renewal_settings: schedule.settings(),
+        unused_settings: unused(&schedule),
         stage: (now >= first).then_some(stage),
         next_reminder: reminder::next(machine, &state, &identity).map(|next| next.at),
         put_off: state.put_off,
@@ -66,28 +67,40 @@ fn of_identity(machine: &Machine, identity: Identity) -> LocalIdentity {
     }
 }
 
-fn troubles(state: &State) -> Vec<String> {
+fn unused(schedule: &RenewalSchedule) -> Vec<(RenewalKey, Unused)> {
+    let parts = schedule.parts().into_iter();
+    parts
+        .filter_map(|(key, part)| Some((key, part.unused.clone()?)))
+        .collect()
+}
+
+fn troubles(state: &State) -> Vec<LocalTrouble> {
     let of = [
-        ("The last check-in", &state.trouble),
-        ("The last renewal", &state.renewal_trouble),
-        ("Fetching the policy", &state.policy_trouble),
-        ("Delivering results", &state.delivery_trouble),
+        (TroubleOf::CheckIn, &state.trouble),
+        (TroubleOf::Renewal, &state.renewal_trouble),
+        (TroubleOf::Policy, &state.policy_trouble),
+        (TroubleOf::Results, &state.delivery_trouble),
     ];
-    let mut sentences: Vec<String> = of
-        .into_iter()
-        .filter_map(|(what, trouble)| {
-            let trouble = trouble.as_ref()?;
-            let how = if trouble.refused {
-                "was refused"
-            } else {
-                "failed"
-            };
-            Some(format!("{what} {how}: {}", trouble.what))
+    let failed = of.into_iter().filter_map(|(of, trouble)| {
+        let trouble = trouble.as_ref()?;
+        Some(LocalTrouble {
+            of,
+            refused: trouble.refused,
+            detail: trouble.what.clone(),
         })
-        .collect();
-    let problems = [&state.policy_problem, &state.command_problem];
-    sentences.extend(problems.into_iter().flatten().cloned());
-    sentences
+    });
+    let problems = [
+        (TroubleOf::PolicyList, &state.policy_problem),
+        (TroubleOf::Command, &state.command_problem),
+    ];
+    let refused = problems.into_iter().filter_map(|(of, problem)| {
+        Some(LocalTrouble {
+            of,
+            refused: true,
+            detail: problem.clone()?,
+        })
+    });
+    failed.chain(refused).collect()
 }
 
 fn rules(machine: &Machine, identity: &Identity) -> Vec<LocalRule> {

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use domain::wizard::RenewalFailure;
 use hyper::body::Bytes;
 use protocol::RenewalStep;
 use tokio::sync::{Mutex, mpsc};
@@ -12,6 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::answer::{self, Answer, Refusal};
 use super::{Caller, Local};
 use crate::failure::Failure;
+use crate::renewal;
 
 /// More than any work has.
 const MOST_STEPS: usize = 8;
@@ -93,6 +95,9 @@ pub fn begin(
             }
         };
         let done = work(&local, &steps).await;
+        if let Err(failure) = &done {
+            note(&local, failure).await;
+        }
         local.refresh();
         local.changed.notify_one();
         // The next one may begin before this one's caller heard of it.
@@ -101,6 +106,16 @@ pub fn begin(
         steps.tell(&done.unwrap_or_else(|failure| refused(caller, &failure)));
     });
     Ok(answer::stream("application/x-ndjson", receiver))
+}
+
+/// Windows of all users hear that the site is not there, and ask for no password that could not help.
+async fn note(local: &Local, failure: &Failure) {
+    if failure.for_the_wizard() != RenewalFailure::SiteUnreachable || local.machine.enrolled().is_err() {
+        return;
+    }
+    if let Err(error) = renewal::note_unreachable(&local.machine, failure).await {
+        tracing::error!(event = "cannot-work", %error);
+    }
 }
 
 /// An answer that is known at once.

@@ -35,7 +35,7 @@ pub use containment::{
 };
 pub use file_place::FilePlace;
 pub use mounts::{mounted_below, remove_folder};
-pub use seat::{Seat, is_full_screen, notify};
+pub use seat::Seat;
 
 /// Where scripts find programs, after the agent's own tools.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

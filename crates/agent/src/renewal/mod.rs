@@ -388,6 +388,25 @@ pub fn note_trouble(machine: &Machine, failure: &Failure, of_renewal: bool) -> R
     Ok(machine.write_state(&state)?)
 }
 
+/// Remembers that the site was not there when a person asked for something. Trying again goes on as it
+/// was planned: who asks often must not make the next attempt late.
+pub async fn note_unreachable(machine: &Machine, failure: &Failure) -> Result<(), Failure> {
+    let now = machine.now();
+    let wait = wait_after(failure, 1);
+    machine
+        .change_state(|state| {
+            state.trouble.get_or_insert_with(|| Trouble {
+                at: now,
+                what: failure.to_string(),
+                refused: false,
+                failures: 1,
+                next: now + wait,
+            });
+        })
+        .await?;
+    Ok(())
+}
+
 /// How long to wait after so many failures in a row.
 pub fn wait_after(failure: &Failure, failures: u32) -> SignedDuration {
     match failure {

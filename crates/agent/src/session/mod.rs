@@ -10,16 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use domain::Timestamp;
 use protocol::LocalEvent;
 
 use crate::platform::{self, Layout, Seat};
+use crate::tools::install::WIZARD;
 
 use listening::{Heard, Listening};
 
 /// The first wait for an agent that is not there; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// The wizard's exit code where there is no display, or nothing that draws.
+const NO_WINDOW: i32 = 1;
 
 /// Runs until the session ends, or at once to its end where there is no wizard: then reminders go on
 /// coming to terminals, which nobody is told on while such a program listens.
@@ -37,7 +40,7 @@ pub fn main(layout: &Layout) {
         layout,
         wizard,
         seat,
-        waits: None,
+        waits: false,
         is_open: Arc::default(),
     };
     let mut wait = FIRST_WAIT;
@@ -48,7 +51,7 @@ pub fn main(layout: &Layout) {
             wait = FIRST_WAIT;
         }
         // Whatever waited, the agent says it again.
-        part.waits = None;
+        part.waits = false;
         std::thread::sleep(wait);
         wait = (wait * 2).min(LONGEST_WAIT);
     }
@@ -60,7 +63,7 @@ fn wizard() -> PathBuf {
     if let Some(path) = std::env::var_os("PERENNIAL_WIZARD") {
         return path.into();
     }
-    platform::own_program().with_file_name("perennial-wizard")
+    platform::own_program().with_file_name(WIZARD)
 }
 
 struct Part<'a> {
@@ -68,7 +71,7 @@ struct Part<'a> {
     wizard: PathBuf,
     seat: Seat,
     /// A reminder that is due, while somebody else sits before the screen.
-    waits: Option<Timestamp>,
+    waits: bool,
     /// A wizard runs that this one started.
     is_open: Arc<AtomicBool>,
 }
@@ -86,33 +89,27 @@ impl Part<'_> {
                 Heard::SeatChanged => {}
                 Heard::End => return heard,
             }
-            if self.seat.is_active()
-                && let Some(not_after) = self.waits.take()
-            {
-                self.remind(not_after);
+            if self.waits && self.seat.is_active() {
+                self.waits = false;
+                self.remind();
             }
         }
     }
 
     fn note(&mut self, event: LocalEvent) {
         match event {
-            LocalEvent::ReminderDue { not_after, .. } => self.waits = Some(not_after),
-            LocalEvent::ReminderDone | LocalEvent::Renewed { .. } => self.waits = None,
+            LocalEvent::ReminderDue { .. } => self.waits = true,
+            LocalEvent::ReminderDone | LocalEvent::Renewed { .. } => self.waits = false,
             LocalEvent::SiteReachable(_) => {}
         }
     }
 
-    fn remind(&self, not_after: Timestamp) {
+    fn remind(&self) {
         if self.is_open.load(Ordering::SeqCst) {
             return;
         }
-        // A window would cover what fills the screen. Where a notification cannot be shown either, a
-        // window is better than nothing.
-        if platform::is_full_screen() && platform::notify(&notice(not_after)) {
-            return;
-        }
         let mut command = Command::new(&self.wizard);
-        command.arg("renew").stdin(Stdio::null());
+        command.arg("remind").stdin(Stdio::null());
         if !self.layout.is_machine() {
             command.arg("--socket").arg(self.layout.socket());
         }
@@ -121,18 +118,15 @@ impl Part<'_> {
                 let is_open = self.is_open.clone();
                 is_open.store(true, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    let _ = wizard.wait();
+                    let ended = wizard.wait();
+                    if ended.is_ok_and(|status| status.code() == Some(NO_WINDOW)) {
+                        // While nobody listens, reminders come on terminals.
+                        std::process::exit(0);
+                    }
                     is_open.store(false, Ordering::SeqCst);
                 });
             }
             Err(error) => eprintln!("cannot start {}: {error}", self.wizard.display()),
         }
     }
-}
-
-fn notice(not_after: Timestamp) -> String {
-    format!(
-        "This computer's certificate ends on {}. You will be asked again later.",
-        not_after.strftime("%Y-%m-%d %H:%M UTC")
-    )
 }

@@ -14,15 +14,20 @@ use crate::platform;
 /// Names under which the agent is a tool of its own.
 pub const TOOLS: [&str; 4] = ["CMEnroll", "CMUninstall", "CMDiagnostics", "defaults"];
 
+/// The windows of users, where they are installed.
+pub const WIZARD: &str = "perennial-wizard";
+
 pub fn run(machine: &Machine) -> Result<(), Failure> {
     let layout = &machine.layout;
     files::make_folder(&layout.tools(), 0o755)?;
     let own = std::env::current_exe()?;
     if own != layout.program() {
-        let part = layout.programs().join(".perennial-agent.part");
-        fs::copy(&own, &part)?;
-        fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
-        fs::rename(&part, layout.program())?;
+        place(&own, &layout.program())?;
+        // A computer without desktops has no windows.
+        let wizard = own.with_file_name(WIZARD);
+        if wizard.exists() {
+            place(&wizard, &layout.programs().join(WIZARD))?;
+        }
     }
     for tool in TOOLS {
         link(Path::new("../perennial-agent"), &layout.tools().join(tool))?;
@@ -49,6 +54,10 @@ pub fn run(machine: &Machine) -> Result<(), Failure> {
     files::make_folder(&layout.hooks(), 0o755)?;
 
     println!("installed {}", layout.program().display());
+    let wizard = layout.programs().join(WIZARD);
+    if wizard.exists() {
+        println!("windows   {}", wizard.display());
+    }
     println!(
         "tools     {} ({})",
         layout.tools().display(),
@@ -66,6 +75,14 @@ pub fn run(machine: &Machine) -> Result<(), Failure> {
         layout.tools().join("CMEnroll").display()
     );
     Ok(())
+}
+
+/// Copies a program. Whoever starts it meanwhile gets the old one or the new one.
+fn place(from: &Path, to: &Path) -> io::Result<()> {
+    let part = to.with_extension("part");
+    fs::copy(from, &part).map_err(|error| files::named(from, &error))?;
+    fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&part, to)
 }
 
 fn link(target: &Path, link: &Path) -> io::Result<()> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use agent::identity::Machine;
 use agent::local::{Bounds, Local, Socket};
 use domain::{RenewalMode, Timestamp};
-use protocol::{LOCAL_LIMIT, LocalEvent, LocalStatus, PutOff, RenewalStep};
+use protocol::{LOCAL_LIMIT, LocalEvent, LocalStatus, PutOff, RenewalStep, TroubleOf};
 use serde_json::json;
 use tokio::sync::mpsc as channel;
 use tokio::task::LocalSet;
@@ -346,7 +346,11 @@ fn users_see_how_the_computer_stands() {
     assert_eq!(identity.user, "ann");
     assert_eq!(identity.stage, None);
     assert!(identity.may_put_off && identity.site_reachable);
-    assert_eq!(identity.troubles, ["the policy list is too old"]);
+    let [trouble] = identity.troubles.as_slice() else {
+        panic!("{:?}", identity.troubles)
+    };
+    assert_eq!(trouble.of, TroubleOf::PolicyList);
+    assert_eq!(trouble.detail, "the policy list is too old");
     if let Some(answer) = served.ask_as_nobody(&get(STATUS)) {
         let status: LocalStatus = answer.json();
         assert!(!status.may_choose_server, "another user is not root");

@@ -89,7 +89,7 @@ fn a_reminder_waits_for_a_session_and_opens_one_wizard_there() {
     session.until_opened(1);
     let text = fs::read_to_string(&session.opened).expect("opened");
     let socket = served.place.machine.layout.socket();
-    assert_eq!(text, format!("renew --socket {}\n", socket.display()));
+    assert_eq!(text, format!("remind --socket {}\n", socket.display()));
     // The next one comes while the wizard is open.
     served.place.clock.pass(86_400);
     reminded(&served, served.place.clock.real());

@@ -64,7 +64,8 @@ pub struct ConfiguredValue {
 }
 
 /// Why a configured value is not used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
 pub enum Unused {
     #[error("is not a string")]
     NotAString,

@@ -5,14 +5,18 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use domain::wizard::RenewalFailure;
-use domain::{ComplianceState, ReminderStage, RenewalMode, RenewalSchedule, Timestamp};
+use domain::{
+    ComplianceState, ReminderStage, RenewalKey, RenewalMode, RenewalSchedule, Timestamp, Unused,
+};
 use egui::accesskit::Role;
 use egui::epaint::{ClippedShape, Shape, TextShape};
 use egui::{FontDefinitions, Key, Modifiers, Rect, Theme, Vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use jiff::tz::TimeZone;
-use protocol::{LocalIdentity, LocalRule, LocalStatus, Look, RenewalStep};
+use protocol::{
+    LocalIdentity, LocalRule, LocalStatus, LocalTrouble, Look, RenewalStep, TroubleOf,
+};
 use wizard::theme;
 use wizard::window::{Purpose, SIZE, Window};
 use wizard::worker::{Agents, Ask, News};
@@ -318,6 +322,7 @@ pub fn status() -> LocalStatus {
             may_put_off: true,
             site_reachable: true,
             troubles: Vec::new(),
+            unused_settings: Vec::new(),
             compliance: Vec::new(),
         }),
         look: Look {
@@ -339,12 +344,15 @@ pub fn not_enrolled(status: &mut LocalStatus) {
 /// Much to say.
 pub fn troubled(identity: &mut LocalIdentity) {
     identity.site_reachable = false;
-    identity.troubles = vec![
-        "the site at perennial.contoso.com:8444 cannot be reached: connection refused".to_owned(),
-    ];
+    identity.troubles = vec![LocalTrouble {
+        of: TroubleOf::CheckIn,
+        refused: false,
+        detail: "the site at perennial.contoso.com:8444 cannot be reached: connection refused"
+            .to_owned(),
+    }];
     identity.renewal_settings[1].raw = Some("\"5000000\"".to_owned());
-    identity.renewal_settings[1].notice =
-        Some("is longer than RenewalPeriod1 (3888000 s)".to_owned());
+    let unused = Unused::LongerThanPeriod1(3_888_000);
+    identity.unused_settings = vec![(RenewalKey::Period2, unused)];
     let rule = |rule: &str, state, mends_itself| LocalRule {
         baseline: "Office computers".to_owned(),
         rule: rule.to_owned(),

@@ -1,9 +1,8 @@
-//! Whether a person sits before this session, and what they look at, as far as the system tells.
+//! Whether a person sits before this session, as far as the system tells.
 
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use rustix::fs::inotify;
 
@@ -59,44 +58,6 @@ fn watch(layout: &Layout) -> Option<OwnedFd> {
     let events = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE;
     inotify::add_watch(&watch, layout.sessions(), events).ok()?;
     Some(watch)
-}
-
-/// A program fills the screen: known under X11 with `xprop`. Wayland tells nobody.
-pub fn is_full_screen() -> bool {
-    if std::env::var_os("DISPLAY").is_none() {
-        return false;
-    }
-    let Some(active) = xprop(&["-root", "_NET_ACTIVE_WINDOW"]) else {
-        return false;
-    };
-    // `_NET_ACTIVE_WINDOW(WINDOW): window id # 0x2c00007`
-    let Some(window) = active.rsplit(' ').next().filter(|id| id.starts_with("0x")) else {
-        return false;
-    };
-    xprop(&["-id", window, "_NET_WM_STATE"])
-        .is_some_and(|state| state.contains("_NET_WM_STATE_FULLSCREEN"))
-}
-
-fn xprop(words: &[&str]) -> Option<String> {
-    let output = Command::new("xprop")
-        .args(words)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// Shows a notification. False where that is not possible.
-pub fn notify(text: &str) -> bool {
-    Command::new("notify-send")
-        .args(["--app-name=Perennial", "Renew this computer's certificate"])
-        .arg(text)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
