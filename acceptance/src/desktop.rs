@@ -156,6 +156,13 @@ impl Desktop {
         Ok(titles)
     }
 
+    /// Puts the window that has the focus away; it goes on.
+    pub fn minimize_window(&self) -> Result<()> {
+        let mut command = self.command("xdotool");
+        run(command.args(["getactivewindow", "windowminimize"]), "")?.succeeded();
+        Ok(())
+    }
+
     /// Closes the window that has the focus, as its button does.
     pub fn close_window(&self) -> Result<()> {
         self.press("alt+F4")
@@ -182,7 +189,12 @@ impl Desktop {
                 .filter_map(text)
                 .collect(),
         };
-        Ok(nodes.as_array().context("nodes")?.iter().map(read).collect())
+        Ok(nodes
+            .as_array()
+            .context("nodes")?
+            .iter()
+            .map(read)
+            .collect())
     }
 
     /// Waits for the page with this title.

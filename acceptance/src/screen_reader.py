@@ -29,4 +29,5 @@ for program in pyatspi.Registry.getDesktop(0):
         walk(program, nodes)
     except Exception as error:  # It may have closed meanwhile.
         nodes.append({"role": "error", "name": str(error), "text": None, "states": []})
-print(json.dumps(nodes))
+# Where lines break is another matter.
+print(json.dumps(nodes).replace("\\u00a0", " "))

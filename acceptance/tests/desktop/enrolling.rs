@@ -13,10 +13,14 @@ fn a_user_enrolls_at_the_managed_server_in_german() -> Result<()> {
         "<key>Server</key><string>{}</string><key>ServerPin</key><string>{}</string>\
          <key>CompanyName</key><string>Contoso</string><key>Language</key><string>de</string>\
          <key>HelpDesk</key><string>helpdesk@contoso.com</string>",
-        office.server().devices, office.server().pin
+        office.server().devices,
+        office.server().pin
     ))?;
     office.start_agent()?;
-    let mut wizard = office.wizard("enroll").env("GTK_THEME", "Adwaita:dark").spawn()?;
+    let mut wizard = office
+        .wizard("enroll")
+        .env("GTK_THEME", "Adwaita:dark")
+        .spawn()?;
     let desktop = &office.desktop;
     desktop.page("Registrieren Sie diesen Computer")?;
     office.picture("welcome")?;
@@ -26,7 +30,10 @@ fn a_user_enrolls_at_the_managed_server_in_german() -> Result<()> {
     assert_eq!(field(&page, "entry", "Servername")?, server);
     // The session has no name for the user: the field is empty, and has the focus.
     let user = node(&page, "entry", "Benutzername")?;
-    assert!(user.states.iter().any(|state| state == "focused"), "{page:#?}");
+    assert!(
+        user.states.iter().any(|state| state == "focused"),
+        "{page:#?}"
+    );
     desktop.type_text("ann")?;
     desktop.press("Tab")?;
     desktop.type_text(PASSWORD)?;
@@ -41,7 +48,13 @@ fn a_user_enrolls_at_the_managed_server_in_german() -> Result<()> {
 
     let mut page = office.wizard("preferences").spawn()?;
     let nodes = office.desktop.page("Configuration Manager")?;
-    assert!(says(&nodes, "Dieser Computer ist registriert und wird verwaltet."), "{nodes:#?}");
+    assert!(
+        says(
+            &nodes,
+            "Dieser Computer ist registriert und wird verwaltet."
+        ),
+        "{nodes:#?}"
+    );
     office.picture("configuration-manager")?;
     office.desktop.close_window()?;
     assert!(page.wait()?.success());

@@ -173,11 +173,16 @@ impl Office {
 
     /// The process of the wizard that is open.
     pub fn wizard_process(&self) -> Result<u32> {
-        let program = self.client.root().join("usr/lib/perennial/perennial-wizard");
+        let program = self
+            .client
+            .root()
+            .join("usr/lib/perennial/perennial-wizard");
         for entry in std::fs::read_dir("/proc")? {
             let path = entry?.path();
             let is_it = std::fs::read_link(path.join("exe")).is_ok_and(|exe| exe == program);
-            let id = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let id = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
             if let Some(id) = id.filter(|_| is_it) {
                 return Ok(id);
             }
@@ -229,6 +234,9 @@ pub fn field<'a>(nodes: &'a [Node], role: &str, name: &str) -> Result<&'a str> {
 pub fn says(nodes: &[Node], sentence: &str) -> bool {
     nodes.iter().any(|node| {
         node.name.contains(sentence)
-            || node.text.as_deref().is_some_and(|text| text.contains(sentence))
+            || node
+                .text
+                .as_deref()
+                .is_some_and(|text| text.contains(sentence))
     })
 }

@@ -57,7 +57,10 @@ fn later_is_back_when_it_said_and_counts() -> Result<()> {
     office.desktop.press("shift+Tab")?;
     let page = office.desktop.page(NOTICE)?;
     let later = node(&page, "push button", "Remind me later")?;
-    assert!(later.states.iter().any(|state| state == "focused"), "{page:#?}");
+    assert!(
+        later.states.iter().any(|state| state == "focused"),
+        "{page:#?}"
+    );
     office.desktop.press("space")?;
     office.until_wizard_is_closed()?;
     assert_eq!(office.reminders(), 1);
@@ -94,7 +97,9 @@ fn one_reminder_waits_until_somebody_logs_in() -> Result<()> {
     office.log_in()?;
     office.desktop.page(NOTICE)?;
     let titles = office.desktop.windows()?;
-    let wizards = titles.iter().filter(|title| title.contains(crate::office::WINDOW));
+    let wizards = titles
+        .iter()
+        .filter(|title| title.contains(crate::office::WINDOW));
     assert_eq!(wizards.count(), 1, "{titles:?}");
     Ok(())
 }
@@ -120,7 +125,10 @@ fn who_presents_something_gets_a_notification_that_opens_the_wizard() -> Result<
     office.remind_now()?;
     let shown = || -> Result<String> {
         let ran = run(
-            office.desktop.command("dunstctl").args(["count", "displayed"]),
+            office
+                .desktop
+                .command("dunstctl")
+                .args(["count", "displayed"]),
             "",
         )?;
         Ok(ran.out.trim().to_owned())

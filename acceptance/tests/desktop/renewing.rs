@@ -6,7 +6,7 @@ use acceptance::desktop::node;
 use acceptance::programs::{PASSWORD, until};
 use anyhow::Result;
 
-use crate::office::{FAILED, NOTICE, Office, PASSWORD_PAGE, RENEWED, field, says};
+use crate::office::{FAILED, NOTICE, Office, PASSWORD_PAGE, RENEWED, WINDOW, field, says};
 
 #[test]
 fn a_reminder_opens_the_wizard_and_a_password_renews() -> Result<()> {
@@ -138,17 +138,21 @@ fn what_renews_silently_meanwhile_is_told_and_the_window_closes() -> Result<()> 
 }
 
 #[test]
-fn a_second_wizard_does_not_open() -> Result<()> {
+fn a_second_start_brings_the_first_window_forward() -> Result<()> {
     let mut office = Office::open("two-wizards", None)?;
     office.start_agent()?;
     office.log_in()?;
     office.remind_now()?;
     office.desktop.page(NOTICE)?;
-    // The person presses an icon, too.
-    let ended = office.wizard("renew").status()?;
+    office.desktop.minimize_window()?;
+    until("it is put away", || Ok(!office.is_wizard_open()?))?;
+    // The person presses an icon.
+    let ended = office.wizard("preferences").status()?;
     assert!(ended.success());
+    until("the first one is back", || office.is_wizard_open())?;
     let titles = office.desktop.windows()?;
-    let wizards = titles.iter().filter(|title| title.contains(crate::office::WINDOW));
+    let wizards = titles.iter().filter(|title| title.contains(WINDOW));
     assert_eq!(wizards.count(), 1, "{titles:?}");
-    until("the first one is still there", || office.is_wizard_open())
+    office.desktop.page(NOTICE)?;
+    Ok(())
 }

@@ -9,9 +9,19 @@ use agent::failure::Failure;
 use agent::identity::Machine;
 use agent::{daemon, log, platform, session, tools};
 use clock::{SystemClock, SystemRng};
+use zeroizing_alloc::ZeroAlloc;
+
+/// What is freed is overwritten: a password goes through the buffers of parsers, HTTP and TLS.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
-    let cli = match cli::parse(std::env::args_os().collect()) {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(root) = cli::session(&arguments) {
+        session::main(&platform::Layout::new(&root));
+        return ExitCode::SUCCESS;
+    }
+    let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
         Err(code) => return code,
     };

@@ -362,6 +362,92 @@ mod tests {
         }
     }
 
+    /// Each page with each event: the page after it, with `!` where the agent is asked, `-` where it is put
+    /// off, `x` at the end; a dot where nothing changes. The site is reachable.
+    const TABLE: &str = "
+                 Continue Back   Submit    TryAgain Later    Close    Renewed Refused RenewedMeanwhile SiteGone SiteBack AgentGone AgentBack
+        Notice   Password .      .         .        Closed-  Closed-  .       .       Done             .        .        Waiting   .
+        Password .        Notice Progress! .        Closed-  Closed-  .       .       Done             Offline  .        Waiting   .
+        Offline  Password Notice .         Password Closed-  Closed-  .       .       Done             .        Password Waiting   .
+        Progress .        .      .         .        Closed-  Closed-  Done    Failed  Done             .        .        Waiting   .
+        Failed   .        .      .         Password Closed-  Closed-  .       .       Done             .        .        Waiting   .
+        Waiting  .        .      .         .        Closed-  Closed-  .       .       Done             .        .        .         Password
+        Done     Closedx  .      .         .        Closedx  Closedx  .       .       .                .        .        .         .
+        Closed   .        .      .         .        .        .        .       .       .                .        .        .         .";
+
+    fn named(name: &str) -> Page {
+        match name {
+            "Notice" => Page::Notice,
+            "Password" => Page::Credentials,
+            "Offline" => Page::Offline,
+            "Progress" => Page::Progress,
+            "Failed" => Page::Failed(failed(RenewalFailure::WrongPassword)),
+            "Waiting" => Page::Waiting(Box::new(Page::Credentials)),
+            "Done" => Page::Done {
+                not_after: LATER,
+                meanwhile: false,
+            },
+            "Closed" => Page::Closed { renewed: false },
+            name => panic!("no page {name}"),
+        }
+    }
+
+    fn name(page: &Page) -> &'static str {
+        match page {
+            Page::Notice => "Notice",
+            Page::Credentials => "Password",
+            Page::Offline => "Offline",
+            Page::Progress => "Progress",
+            Page::Failed(_) => "Failed",
+            Page::Waiting(_) => "Waiting",
+            Page::Done { .. } => "Done",
+            Page::Closed { .. } => "Closed",
+        }
+    }
+
+    #[test]
+    fn every_page_with_every_event() {
+        let event = |name: &str| match name {
+            "Continue" => Event::Continue,
+            "Back" => Event::Back,
+            "Submit" => Event::Submit,
+            "TryAgain" => Event::TryAgain,
+            "Later" => Event::Later,
+            "Close" => Event::Close,
+            "Renewed" => Event::Renewed { not_after: LATER },
+            "Refused" => Event::Refused(failed(RenewalFailure::WrongPassword)),
+            "RenewedMeanwhile" => Event::RenewedMeanwhile { not_after: LATER },
+            "SiteGone" => Event::SiteReachable(false),
+            "SiteBack" => Event::SiteReachable(true),
+            "AgentGone" => Event::AgentGone,
+            "AgentBack" => Event::AgentBack,
+            name => panic!("no event {name}"),
+        };
+        let mut lines = TABLE.lines().skip(1).map(str::split_whitespace);
+        let events: Vec<&str> = lines.next().expect("events").collect();
+        let mut seen = 0;
+        for mut line in lines {
+            let page = line.next().expect("a page");
+            for (told, expected) in events.iter().zip(line) {
+                let mut wizard = at(named(page));
+                let before = wizard.page().clone();
+                let effect = match wizard.take(event(told)) {
+                    None => "",
+                    Some(Effect::AskAgent) => "!",
+                    Some(Effect::PutOff) => "-",
+                    Some(Effect::Exit) => "x",
+                };
+                let found = match *wizard.page() == before && effect.is_empty() {
+                    true => ".".to_owned(),
+                    false => format!("{}{effect}", name(wizard.page())),
+                };
+                assert_eq!(found, expected, "{page}, {told}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 8 * 13);
+    }
+
     #[test]
     fn two_wizards_at_once_end_together() {
         let (mut one, _) = walk(

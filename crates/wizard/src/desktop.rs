@@ -184,7 +184,8 @@ mod linux {
         pub fn tell(&mut self, tell: impl FnOnce(bool) + Send + 'static) {
             let (signals, id) = (self.signals.take(), self.id);
             thread::spawn(move || {
-                let end = signals.and_then(|mut signals| signals.find_map(|signal| end(&signal, id)));
+                let end =
+                    signals.and_then(|mut signals| signals.find_map(|signal| end(&signal, id)));
                 tell(end.unwrap_or(false));
             });
         }

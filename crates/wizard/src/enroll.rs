@@ -9,7 +9,6 @@ use protocol::{Credentials, EnrollmentRequest, LocalStatus, RenewalStep};
 use crate::renew::{Wish, submits};
 use crate::scene::{self, Details, Scene};
 use crate::secret::Secret;
-use crate::theme::{HEADING, Palette};
 use crate::widgets::{self, Action, Field, Tone};
 use crate::worker::{Ask, News};
 
@@ -361,14 +360,7 @@ fn done(ui: &mut Ui, scene: &Scene<'_>, entered: bool, not_after: Timestamp) -> 
     let actions = [Action::primary(words.close(), Event::Close)];
     let head = scene.head(words.enrolled_title(), words.enrolled_subtitle());
     widgets::page(ui, &head, &actions, entered, |ui| {
-        let palette = Palette::of(ui);
-        widgets::card(ui, |ui| {
-            widgets::marked(ui, Tone::Good, |ui| {
-                let until = words.new_until(not_after);
-                let shown = widgets::strong(ui, &until, HEADING, palette.text);
-                widgets::announce(ui, &shown, &until, false);
-            });
-        });
+        scene::new_certificate(ui, scene, not_after, |_| ());
     })
 }
 
@@ -383,13 +375,15 @@ fn server_for(user: &str, status: &LocalStatus) -> String {
     }
 }
 
-/// In fours, so that two people can compare it.
+/// In fours on lines of half of it, so that two people can compare it.
 fn grouped(fingerprint: &str) -> String {
     let letters: Vec<char> = fingerprint.chars().collect();
     let groups = letters
         .chunks(4)
         .map(|group| group.iter().collect::<String>());
-    groups.collect::<Vec<_>>().join(" ")
+    let groups: Vec<_> = groups.collect();
+    let lines = groups.chunks(8).map(|line| line.join(" "));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Root enrolls for somebody else.
@@ -430,5 +424,10 @@ mod tests {
     #[test]
     fn fingerprints_are_in_fours() {
         assert_eq!(grouped("abcdefghij"), "abcd efgh ij");
+        let [first, second] = [grouped(&"a".repeat(32)), grouped(&"b".repeat(32))];
+        assert_eq!(
+            grouped(&format!("{}{}", "a".repeat(32), "b".repeat(32))),
+            format!("{first}\n{second}")
+        );
     }
 }

@@ -1,31 +1,60 @@
-//! One window at a time in a session: a lock on a file, which the system lets go when the program ends.
+//! One window at a time in a session: a lock on a file, which the system lets go when the program ends, and
+//! a socket beside it, on which whoever comes second tells the first one what was wanted.
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+
+use crate::window::Purpose;
 
 /// Held as long as the window is open.
 pub struct Instance {
     _lock: File,
+    starts: Option<UnixListener>,
 }
 
 impl Instance {
-    /// None when another one is open.
-    pub fn take() -> io::Result<Option<Self>> {
-        Self::take_in(&folder())
+    /// None when another one is open: it was told.
+    pub fn take(purpose: Purpose) -> io::Result<Option<Self>> {
+        Self::take_in(&folder(), purpose)
     }
 
-    fn take_in(folder: &Path) -> io::Result<Option<Self>> {
+    fn take_in(folder: &Path, purpose: Purpose) -> io::Result<Option<Self>> {
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(folder.join("perennial-wizard.lock"))?;
+        let socket = folder.join("perennial-wizard.sock");
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _lock: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
+            Ok(()) => {
+                // Left behind by one that was killed: the lock is ours.
+                let _ = std::fs::remove_file(&socket);
+                Ok(Some(Self {
+                    _lock: file,
+                    starts: UnixListener::bind(&socket).ok(),
+                }))
+            }
+            Err(TryLockError::WouldBlock) => {
+                // It may be about to end.
+                let _ = UnixStream::connect(&socket)
+                    .and_then(|mut first| first.write_all(purpose.name().as_bytes()));
+                Ok(None)
+            }
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// What later starts wanted, one after the other, for ever. Waits.
+    pub fn starts(&self) -> impl Iterator<Item = Purpose> + '_ {
+        let starts = self.starts.iter().flat_map(UnixListener::incoming);
+        starts.filter_map(|start| {
+            let mut name = String::new();
+            let mut start = start.ok()?.take(64);
+            start.read_to_string(&mut name).ok()?;
+            Purpose::named(&name)
+        })
     }
 }
 
@@ -44,14 +73,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_one_finds_the_first() {
+    fn the_second_one_tells_the_first() {
         let folder = tempfile::tempdir().expect("a folder");
-        let first = Instance::take_in(folder.path()).expect("a lock");
-        assert!(first.is_some());
-        let second = Instance::take_in(folder.path()).expect("a lock");
-        assert!(second.is_none());
+        let take = |purpose| Instance::take_in(folder.path(), purpose).expect("a lock");
+        let first = take(Purpose::Preferences).expect("nobody else");
+        for purpose in [Purpose::Renew, Purpose::Enroll] {
+            assert!(take(purpose).is_none());
+        }
+        // Who says nothing that is understood is passed over.
+        let socket = folder.path().join("perennial-wizard.sock");
+        let mut other = UnixStream::connect(socket).expect("it listens");
+        other.write_all(b"format-disk").expect("written");
+        drop(other);
+        assert!(take(Purpose::Preferences).is_none());
+        let told: Vec<_> = first.starts().take(3).collect();
+        let expected = [Purpose::Renew, Purpose::Enroll, Purpose::Preferences];
+        assert_eq!(told, expected);
         drop(first);
-        let third = Instance::take_in(folder.path()).expect("a lock");
-        assert!(third.is_some());
+        assert!(take(Purpose::Renew).is_some());
     }
 }

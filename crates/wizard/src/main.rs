@@ -50,19 +50,19 @@ fn arguments() -> Result<Asked, String> {
     let mut given = std::env::args_os().skip(1);
     while let Some(argument) = given.next() {
         match argument.to_str() {
-            Some("renew") => purpose = Purpose::Renew,
             Some("remind") => (purpose, considerate) = (Purpose::Renew, true),
-            Some("enroll") => purpose = Purpose::Enroll,
-            Some("preferences") => purpose = Purpose::Preferences,
             Some("--socket") => {
                 socket = given.next().ok_or("--socket needs a path")?.into();
             }
             Some("-h" | "--help") => return Ok(Asked::Help),
             Some("-V" | "--version") => return Ok(Asked::Version),
-            _ => {
-                let argument = argument.display();
-                return Err(format!("unknown argument '{argument}'; see --help"));
-            }
+            name => match name.and_then(Purpose::named) {
+                Some(named) => purpose = named,
+                None => {
+                    let argument = argument.display();
+                    return Err(format!("unknown argument '{argument}'; see --help"));
+                }
+            },
         }
     }
     Ok(Asked::Window(Arguments {
@@ -94,8 +94,14 @@ fn main() -> ExitCode {
         eprintln!("error: {}", words.no_display());
         return ExitCode::FAILURE;
     }
+    if arguments.considerate {
+        let agent = Agent::at(&arguments.socket);
+        if !remind::may_open(&agent, &locale, &TimeZone::system()) {
+            return ExitCode::SUCCESS;
+        }
+    }
     // Without a place for the lock a second window is the smaller harm.
-    let _instance = match Instance::take() {
+    let instance = match Instance::take(arguments.purpose) {
         Ok(None) => {
             eprintln!("{}", words.already_open());
             return ExitCode::SUCCESS;
@@ -103,13 +109,7 @@ fn main() -> ExitCode {
         Ok(Some(instance)) => Some(instance),
         Err(_) => None,
     };
-    if arguments.considerate {
-        let agent = Agent::at(&arguments.socket);
-        if !remind::may_open(&agent, &locale, &TimeZone::system()) {
-            return ExitCode::SUCCESS;
-        }
-    }
-    match open(arguments.purpose, &arguments.socket, &locale) {
+    match open(arguments.purpose, instance, &arguments.socket, &locale) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {} ({error})", words.no_display());
@@ -123,7 +123,12 @@ fn has_display() -> bool {
     cfg!(target_os = "macos") || set("DISPLAY") || set("WAYLAND_DISPLAY") || set("WAYLAND_SOCKET")
 }
 
-fn open(purpose: Purpose, socket: &Path, locale: &str) -> eframe::Result {
+fn open(
+    purpose: Purpose,
+    instance: Option<Instance>,
+    socket: &Path,
+    locale: &str,
+) -> eframe::Result {
     // Both take a moment, and the window does, too.
     let scheme = std::thread::spawn(Scheme::of_desktop);
     let fonts = std::thread::spawn(theme::platform_fonts);
@@ -146,6 +151,9 @@ fn open(purpose: Purpose, socket: &Path, locale: &str) -> eframe::Result {
             ctx.set_theme(scheme.join().unwrap_or(Scheme::Light).preference());
             let wake = Arc::new(move || ctx.request_repaint());
             let worker = Box::new(Worker::start(socket, wake));
+            if let Some(instance) = instance {
+                worker.hear_starts(instance);
+            }
             let zone = TimeZone::system();
             Ok(Box::new(Window::new(purpose, worker, locale, zone)))
         }),

@@ -34,7 +34,11 @@ pub fn may_open(agent: &Agent, locale: &str, zone: &TimeZone) -> bool {
         let (tell, heard) = channel();
         let pressed = tell.clone();
         shown.tell(move |is_pressed| {
-            let heard = if is_pressed { Heard::Pressed } else { Heard::Gone };
+            let heard = if is_pressed {
+                Heard::Pressed
+            } else {
+                Heard::Gone
+            };
             let _ = pressed.send(heard);
         });
         let listener = agent.clone();

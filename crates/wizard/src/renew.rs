@@ -10,7 +10,6 @@ use protocol::{Credentials, LocalEvent, LocalIdentity, RenewalStep};
 
 use crate::scene::{self, Details, Scene};
 use crate::secret::Secret;
-use crate::theme::{HEADING, Palette};
 use crate::widgets::{self, Action, Field, Tone};
 use crate::worker::{Ask, News};
 
@@ -124,7 +123,7 @@ impl Renew {
                 self.probing = false;
                 Event::SiteReachable(reachable)
             }
-            News::PutOff(_) | News::Saved(_) => return None,
+            News::PutOff(_) | News::Saved(_) | News::Started(_) => return None,
         };
         self.take(event)
     }
@@ -222,12 +221,14 @@ impl Renew {
             stage, not_after, ..
         } = *self.wizard.context();
         let left = scene.left(not_after);
-        // It may have expired since it opened.
-        let expired = stage == ReminderStage::Expired || left.is_negative();
-        let stage = if expired {
-            ReminderStage::Expired
-        } else {
-            stage
+        // As it is now: time goes on, and clocks are set.
+        let expired = !left.is_positive();
+        let stage = match identity(scene).and_then(|identity| identity.stage) {
+            _ if expired => ReminderStage::Expired,
+            Some(ReminderStage::SecondPeriod) => ReminderStage::SecondPeriod,
+            Some(_) => ReminderStage::FirstPeriod,
+            None if stage == ReminderStage::Expired => ReminderStage::FirstPeriod,
+            None => stage,
         };
         let subtitle = if expired {
             words.expired_on(not_after)
@@ -410,17 +411,12 @@ fn done(
     let actions = [Action::primary(words.close(), Event::Continue)];
     let head = scene.head(title, words.done_subtitle());
     widgets::page(ui, &head, &actions, entered, |ui| {
-        let palette = Palette::of(ui);
-        widgets::card(ui, |ui| {
-            widgets::marked(ui, Tone::Good, |ui| {
-                let until = words.new_until(not_after);
-                let shown = widgets::strong(ui, &until, HEADING, palette.text);
-                widgets::announce(ui, &shown, &until, false);
-                if meanwhile {
-                    widgets::body(ui, words.meanwhile());
-                    widgets::small(ui, words.closes_by_itself());
-                }
-            });
+        scene::new_certificate(ui, scene, not_after, |ui| {
+            if meanwhile {
+                ui.add_space(6.0);
+                widgets::body(ui, words.meanwhile());
+                widgets::small(ui, words.closes_by_itself());
+            }
         });
     })
 }

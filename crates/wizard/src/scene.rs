@@ -2,7 +2,7 @@
 
 use domain::wizard::Failed;
 use domain::{ReminderStage, Timestamp};
-use egui::Ui;
+use egui::{Response, Ui};
 use jiff::SignedDuration;
 use protocol::{LocalIdentity, LocalStatus, RenewalStep};
 
@@ -53,7 +53,7 @@ pub fn certificate(
     not_after: Timestamp,
     tone: Tone,
     name: &str,
-) {
+) -> Response {
     let words = scene.words;
     let palette = Palette::of(ui);
     let left = scene.left(not_after);
@@ -61,7 +61,7 @@ pub fn certificate(
         widgets::text(ui, name, crate::theme::SMALL, palette.weak);
         widgets::pill(ui, tone, &words.time_left(left));
     });
-    widgets::strong(ui, &words.moment(not_after), HEADING, palette.text);
+    let moment = widgets::strong(ui, &words.moment(not_after), HEADING, palette.text);
     ui.add_space(4.0);
     let life = not_before.duration_until(not_after).as_secs_f64();
     let gone = not_before.duration_until(scene.now).as_secs_f64();
@@ -80,6 +80,37 @@ pub fn certificate(
         &words.bar_value(percent, left),
         [&ends[0], &ends[1]],
     );
+    moment
+}
+
+/// A certificate that just came, and whatever else there is to say.
+pub fn new_certificate(
+    ui: &mut Ui,
+    scene: &Scene<'_>,
+    not_after: Timestamp,
+    more: impl FnOnce(&mut Ui),
+) {
+    let words = scene.words;
+    let identity = scene.status.identity.as_ref();
+    widgets::card(ui, |ui| {
+        widgets::marked(ui, Tone::Good, |ui| {
+            let shown = match identity.filter(|identity| identity.not_after == not_after) {
+                Some(identity) => {
+                    let begin = identity.not_before;
+                    let name = words.valid_until();
+                    certificate(ui, scene, begin, not_after, Tone::Good, name)
+                }
+                // The agent tells of it in a moment.
+                None => {
+                    let palette = Palette::of(ui);
+                    widgets::small(ui, words.valid_until());
+                    widgets::strong(ui, &words.moment(not_after), HEADING, palette.text)
+                }
+            };
+            widgets::announce(ui, &shown, &words.new_until(not_after), false);
+            more(ui);
+        });
+    });
 }
 
 /// The agent's work, as three steps and a bar.

@@ -678,7 +678,7 @@ pub fn row(ui: &mut Ui, name: &str, value: &str) {
     }
     ui.horizontal_top(|ui| {
         let start = ui.cursor().left();
-        let column = (ui.available_width() * 0.36).clamp(150.0, 220.0);
+        let column = (ui.available_width() * 0.33).clamp(150.0, 220.0);
         let (name, _) = ui
             .allocate_ui(vec2(column, 0.0), |ui| {
                 ui.set_width(column);

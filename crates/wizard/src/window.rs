@@ -31,6 +31,23 @@ pub enum Purpose {
     Preferences,
 }
 
+impl Purpose {
+    const ALL: [Self; 3] = [Self::Renew, Self::Enroll, Self::Preferences];
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Renew => "renew",
+            Self::Enroll => "enroll",
+            Self::Preferences => "preferences",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|purpose| purpose.name() == name)
+    }
+}
+
 enum View {
     /// The agent did not answer yet.
     Loading {
@@ -115,6 +132,7 @@ impl Window {
         match news {
             News::Status(status) => self.take_status(ctx, status),
             News::PutOff(_) if self.leaving.is_some() => self.closed = true,
+            News::Started(purpose) => self.come_forward(ctx, *purpose),
             News::Away => {
                 if let View::Loading { away } = &mut self.view {
                     *away = true;
@@ -135,6 +153,22 @@ impl Window {
             }
         };
         self.fulfil(wish);
+    }
+
+    /// Somebody started this program again. A page on which nothing was begun makes room for the wizard.
+    fn come_forward(&mut self, ctx: &egui::Context, purpose: Purpose) {
+        for command in [
+            ViewportCommand::Minimized(false),
+            ViewportCommand::Focus,
+            // Where a window may not take the focus.
+            ViewportCommand::RequestUserAttention(egui::UserAttentionType::Informational),
+        ] {
+            ctx.send_viewport_cmd(command);
+        }
+        if matches!(self.view, View::Preferences(_)) && purpose != Purpose::Preferences {
+            self.purpose = purpose;
+            self.view = self.open(purpose);
+        }
     }
 
     fn take_status(&mut self, ctx: &egui::Context, status: &LocalStatus) {
@@ -274,7 +308,9 @@ impl Window {
     fn look_again(&mut self, ctx: &egui::Context) {
         ctx.request_repaint_after(LOOK_AGAIN);
         let is_old = |(_, received): &(LocalStatus, Instant)| received.elapsed() >= LOOK_AGAIN;
-        let just_asked = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
+        let just_asked = self
+            .looked
+            .is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
         if self.status.as_ref().is_some_and(is_old) && !just_asked {
             self.looked = Some(Instant::now());
             self.agents.ask(Ask::Status);

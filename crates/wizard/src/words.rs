@@ -9,6 +9,9 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Zoned};
 use protocol::{LocalTrouble, TroubleOf};
 
+/// Between what is read in one breath.
+const NO_BREAK: char = '\u{a0}';
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
     English,
@@ -189,10 +192,10 @@ table! {
     trust_title: "Is this the right server?", "Ist das der richtige Server?";
     trust_subtitle: "It is not known to this computer yet.",
         "Dieser Computer kennt ihn noch nicht.";
-    trust: "Compare this fingerprint with the one that the server's administrator gave you. Only when both are the same is it the right server. Nothing was sent to it, also not your password.",
-        "Vergleichen Sie diesen Fingerabdruck mit dem, den Sie von der Administration des Servers haben. Nur wenn beide gleich sind, ist es der richtige Server. Es wurde nichts an ihn gesendet, auch nicht Ihr Kennwort.";
-    trust_by_administrator: "An administrator of this computer has to confirm the server before anybody can enroll. Give them this fingerprint. Nothing was sent to the server, also not your password.",
-        "Bevor jemand registrieren kann, muss die Administration dieses Computers den Server bestätigen. Geben Sie ihr diesen Fingerabdruck. Es wurde nichts an den Server gesendet, auch nicht Ihr Kennwort.";
+    trust: "Compare this fingerprint with the one that the server's administrator gave you. Only when both are the same is it the right server. Nothing was sent to it, not even your password.",
+        "Vergleichen Sie diesen Fingerabdruck mit dem, den Sie von der Administration des Servers haben. Nur wenn beide gleich sind, ist es der richtige Server. Es wurde nichts an ihn gesendet, auch Ihr Kennwort nicht.";
+    trust_by_administrator: "An administrator of this computer has to confirm the server before anybody can enroll. Give them this fingerprint. Nothing was sent to the server, not even your password.",
+        "Bevor jemand registrieren kann, muss die Administration dieses Computers den Server bestätigen. Geben Sie ihr diesen Fingerabdruck. Es wurde nichts an den Server gesendet, auch Ihr Kennwort nicht.";
     fingerprint: "Fingerprint", "Fingerabdruck";
     trust_confirmed: "The server is confirmed. Give your password once more: it was forgotten meanwhile.",
         "Der Server ist bestätigt. Geben Sie Ihr Kennwort noch einmal ein: Es wurde inzwischen vergessen.";
@@ -292,10 +295,15 @@ impl Words {
         )
     }
 
-    /// `9 days left`.
+    /// `9 days left`, `2 days ago`.
     pub fn time_left(&self, left: SignedDuration) -> String {
-        if left.is_negative() || left.is_zero() {
-            return self.expired().to_owned();
+        if !left.is_positive() {
+            let (number, unit) = largest(left.abs());
+            let (english, german) = (
+                self.count(number, unit, false),
+                self.count(number, unit, true),
+            );
+            return self.say(format!("{english} ago"), format!("vor {german}"));
         }
         let (number, unit) = largest(left);
         let length = self.count(number, unit, false);
@@ -500,7 +508,10 @@ impl Words {
     /// Why a configured value is not used.
     pub fn setting_notice(&self, setting: &RenewalSetting, unused: &Unused) -> String {
         let (english, german) = match unused {
-            Unused::NotAString => ("it is not a string".to_owned(), "er ist kein Text".to_owned()),
+            Unused::NotAString => (
+                "it is not a string".to_owned(),
+                "er ist kein Text".to_owned(),
+            ),
             Unused::NotANumber => (
                 "it is not a plain number of seconds".to_owned(),
                 "er ist keine einfache Zahl von Sekunden".to_owned(),
@@ -653,8 +664,8 @@ impl Words {
     pub fn moment(&self, at: Timestamp) -> String {
         let time = self.time(at);
         self.say(
-            format!("{} at {time}", self.date(at)),
-            format!("{}, {time} Uhr", self.date(at)),
+            format!("{} at{NO_BREAK}{time}", self.date(at)),
+            format!("{}, {time}{NO_BREAK}Uhr", self.date(at)),
         )
     }
 
@@ -671,7 +682,7 @@ impl Words {
     fn moment_with_article(&self, at: Timestamp, article: &str) -> String {
         let local = self.local(at);
         format!(
-            "{}, {article} {}. {} {}, {} Uhr",
+            "{}, {article} {}. {} {}, {}{NO_BREAK}Uhr",
             weekday(self.language, &local),
             local.day(),
             month(self.language, &local),
@@ -703,10 +714,12 @@ impl Words {
                     "September" => "Sept.".to_owned(),
                     _ => format!("{}.", month.chars().take(3).collect::<String>()),
                 };
-                format!("{day}. {short} {year}")
+                format!("{day}.{NO_BREAK}{short}{NO_BREAK}{year}")
             }
-            Language::English if self.american => format!("{} {day}, {year}", &month[..3]),
-            Language::English => format!("{day} {} {year}", &month[..3]),
+            Language::English if self.american => {
+                format!("{}{NO_BREAK}{day},{NO_BREAK}{year}", &month[..3])
+            }
+            Language::English => format!("{day}{NO_BREAK}{}{NO_BREAK}{year}", &month[..3]),
         }
     }
 
@@ -717,7 +730,7 @@ impl Words {
         if self.american {
             let half = if hour < 12 { "AM" } else { "PM" };
             let hour = (hour + 11) % 12 + 1;
-            return format!("{hour}:{minute:02} {half}");
+            return format!("{hour}:{minute:02}{NO_BREAK}{half}");
         }
         format!("{hour:02}:{minute:02}")
     }
@@ -787,7 +800,7 @@ impl Words {
             (Language::German, Unit::Second) if one => "Sekunde",
             (Language::German, Unit::Second) => "Sekunden",
         };
-        format!("{number} {unit}")
+        format!("{number}{NO_BREAK}{unit}")
     }
 }
 
@@ -857,6 +870,11 @@ mod tests {
         text.parse().expect("a moment")
     }
 
+    /// With plain spaces.
+    fn plain(words: &str) -> String {
+        words.replace(NO_BREAK, " ")
+    }
+
     fn zone(hours: i8) -> TimeZone {
         TimeZone::fixed(jiff::tz::offset(hours))
     }
@@ -886,27 +904,27 @@ mod tests {
         let end = at("2026-12-31T23:05:00Z");
         let words = |locale| Words::choose(None, locale, zone(1));
         assert_eq!(
-            words("en_GB").moment(end),
+            plain(&words("en_GB").moment(end)),
             "Friday, 1 January 2027 at 00:05"
         );
         assert_eq!(
-            words("en_US").moment(end),
+            plain(&words("en_US").moment(end)),
             "Friday, January 1, 2027 at 12:05 AM"
         );
         assert_eq!(
-            words("de_DE").moment(end),
+            plain(&words("de_DE").moment(end)),
             "Freitag, 1. Januar 2027, 00:05 Uhr"
         );
         assert_eq!(
-            words("de_DE").short_date(at("2026-03-04T12:00:00Z")),
+            plain(&words("de_DE").short_date(at("2026-03-04T12:00:00Z"))),
             "4. März 2026"
         );
         assert_eq!(
-            words("de_DE").short_date(at("2026-12-04T12:00:00Z")),
+            plain(&words("de_DE").short_date(at("2026-12-04T12:00:00Z"))),
             "4. Dez. 2026"
         );
         assert_eq!(
-            words("en_GB").short_date(at("2026-12-04T12:00:00Z")),
+            plain(&words("en_GB").short_date(at("2026-12-04T12:00:00Z"))),
             "4 Dec 2026"
         );
     }
@@ -924,15 +942,15 @@ mod tests {
             (0, "in 1 minute", "in 1 Minute"),
         ] {
             let left = SignedDuration::from_secs(seconds);
-            assert_eq!(format!("in {}", english.left(left)), in_english);
-            assert_eq!(format!("in {}", german.left(left)), in_german);
+            assert_eq!(plain(&format!("in {}", english.left(left))), in_english);
+            assert_eq!(plain(&format!("in {}", german.left(left))), in_german);
         }
-        assert_eq!(english.length(3_888_000), "45 days");
-        assert_eq!(german.length(3_888_000), "45 Tage");
-        assert_eq!(english.length(90_061), "1 day 1 hour");
-        assert_eq!(german.length(301), "5 Minuten 1 Sekunde");
-        assert_eq!(english.every(28_800), "every 8 hours");
-        assert_eq!(german.every(86_400), "jeden Tag");
+        assert_eq!(plain(&english.length(3_888_000)), "45 days");
+        assert_eq!(plain(&german.length(3_888_000)), "45 Tage");
+        assert_eq!(plain(&english.length(90_061)), "1 day 1 hour");
+        assert_eq!(plain(&german.length(301)), "5 Minuten 1 Sekunde");
+        assert_eq!(plain(&english.every(28_800)), "every 8 hours");
+        assert_eq!(plain(&german.every(86_400)), "jeden Tag");
         assert_eq!(english.put_off(0), None);
         assert_eq!(english.put_off(1).expect("a count"), "You put it off once.");
         assert_eq!(
@@ -948,13 +966,13 @@ mod tests {
         let end = at("2026-12-04T13:30:00Z");
         let words = Words::choose(None, "de", zone(1)).of_company(Some("Contoso".to_owned()));
         assert_eq!(
-            words.what_stops(ReminderStage::SecondPeriod, end),
+            plain(&words.what_stops(ReminderStage::SecondPeriod, end)),
             "Ab Freitag, dem 4. Dezember 2026, 14:30 Uhr wird dieser Computer nicht mehr von \
              Contoso verwaltet, und Dienste, die nach seinem Zertifikat fragen, weisen ihn ab."
         );
         let words = Words::choose(None, "en", zone(1));
         assert_eq!(
-            words.what_stops(ReminderStage::FirstPeriod, end),
+            plain(&words.what_stops(ReminderStage::FirstPeriod, end)),
             "After Friday, 4 December 2026 at 14:30 this computer will no longer be managed, \
              and services that ask for its certificate will turn it away."
         );

@@ -12,6 +12,8 @@ use protocol::{Credentials, EnrollmentRequest, LocalEvent, LocalStatus, PutOff, 
 
 use crate::agent::{Agent, AgentError};
 use crate::diagnostics;
+use crate::instance::Instance;
+use crate::window::Purpose;
 
 /// A window's request. Its answers come as [`News`].
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub enum News {
     /// Of a check-in.
     CheckIn(RenewalStep),
     PutOff(Option<PutOff>),
+    /// This program was started again, for this.
+    Started(Purpose),
     Saved(Result<PathBuf, String>),
 }
 
@@ -84,6 +88,19 @@ impl Worker {
         let (listener, listening) = (agent.clone(), tell.clone());
         std::thread::spawn(move || listen(&listener, &listening));
         Self { agent, news, tell }
+    }
+
+    /// Hears of later starts, and holds the lock until the program ends.
+    pub fn hear_starts(&self, instance: Instance) {
+        let tell = self.tell.clone();
+        std::thread::spawn(move || {
+            for purpose in instance.starts() {
+                tell.tell(News::Started(purpose));
+            }
+            // Without a socket nobody is heard, and it is locked all the same.
+            std::thread::park();
+            drop(instance);
+        });
     }
 }
 

@@ -110,7 +110,9 @@ pub fn begin(
 
 /// Windows of all users hear that the site is not there, and ask for no password that could not help.
 async fn note(local: &Local, failure: &Failure) {
-    if failure.for_the_wizard() != RenewalFailure::SiteUnreachable || local.machine.enrolled().is_err() {
+    if failure.for_the_wizard() != RenewalFailure::SiteUnreachable
+        || local.machine.enrolled().is_err()
+    {
         return;
     }
     if let Err(error) = renewal::note_unreachable(&local.machine, failure).await {

@@ -108,6 +108,17 @@ impl Layout {
             .join("etc/xdg/autostart/perennial-session.desktop")
     }
 
+    /// Shows the page *Configuration Manager* among a desktop's programs, where windows are installed.
+    pub fn menu_entry(&self) -> PathBuf {
+        self.root
+            .join("usr/share/applications/perennial-wizard.desktop")
+    }
+
+    pub fn icon(&self) -> PathBuf {
+        self.root
+            .join("usr/share/icons/hicolor/scalable/apps/perennial-wizard.svg")
+    }
+
     /// A file for each user who is logged in, where logind runs.
     pub fn logged_in_users(&self) -> PathBuf {
         self.root.join("run/systemd/users")

@@ -14,10 +14,10 @@ use domain::DeviceFacts;
 pub use layout::Layout;
 pub use system::{
     Alarm, ChildEnd, FilePlace, HOME, LANG, NetworkWatch, SEARCH_PATH, ScriptFile, Seat,
-    adopt_orphans, boot, cgroup, descendants, descendants_of, leave_terminal,
-    marked, mounted_below, os_version_number, own_children, own_memory, peer_user,
-    prepare_runner, processes, remove_folder, share_of_memory, start_service, start_uninstalling,
-    stop_service, tell_terminals, version,
+    adopt_orphans, boot, cgroup, descendants, descendants_of, leave_terminal, marked,
+    mounted_below, os_version_number, own_children, own_memory, peer_user, prepare_runner,
+    processes, remove_folder, share_of_memory, start_service, start_uninstalling, stop_service,
+    tell_terminals, version,
 };
 
 /// A process, without its command line: there may be a password in it.

@@ -22,7 +22,7 @@ use crate::identity::Machine;
 use crate::platform::{self, Layout};
 use crate::preferences::{Level, is_domain};
 use crate::property_list::{self, Format};
-use crate::tools::install::TOOLS;
+use crate::tools::install::{TOOLS, WIZARD};
 use crate::tools::status::{self, Status};
 
 /// Of a longer file, the end is taken: there is what happened last.
@@ -208,6 +208,7 @@ fn receipt(layout: &Layout) -> io::Result<String> {
         layout.command(),
         layout.service(),
         layout.autostart(),
+        layout.programs().join(WIZARD),
     ];
     paths.extend(TOOLS.map(|tool| layout.tools().join(tool)));
     let entries: Vec<_> = paths

@@ -32,29 +32,34 @@ pub fn run(machine: &Machine) -> Result<(), Failure> {
     for tool in TOOLS {
         link(Path::new("../perennial-agent"), &layout.tools().join(tool))?;
     }
+    let wizard = layout.programs().join(WIZARD);
+    if wizard.exists() {
+        put(
+            &layout.menu_entry(),
+            include_bytes!("../../../../packaging/linux/perennial-wizard.desktop"),
+        )?;
+        put(
+            &layout.icon(),
+            include_bytes!("../../../../packaging/linux/perennial-wizard.svg"),
+        )?;
+    }
     files::make_folder(layout.command().parent().unwrap_or(Path::new("/")), 0o755)?;
     link(
         Path::new("../lib/perennial/perennial-agent"),
         &layout.command(),
     )?;
-    files::make_folder(layout.service().parent().unwrap_or(Path::new("/")), 0o755)?;
-    files::replace(
+    put(
         &layout.service(),
         include_bytes!("../../../../packaging/linux/perennial-agent.service"),
-        0o644,
     )?;
-    let autostart = layout.autostart();
-    files::make_folder(autostart.parent().unwrap_or(Path::new("/")), 0o755)?;
-    files::replace(
-        &autostart,
+    put(
+        &layout.autostart(),
         include_bytes!("../../../../packaging/linux/perennial-session.desktop"),
-        0o644,
     )?;
     files::make_folder(&layout.state(), 0o700)?;
     files::make_folder(&layout.hooks(), 0o755)?;
 
     println!("installed {}", layout.program().display());
-    let wizard = layout.programs().join(WIZARD);
     if wizard.exists() {
         println!("windows   {}", wizard.display());
     }
@@ -83,6 +88,12 @@ fn place(from: &Path, to: &Path) -> io::Result<()> {
     fs::copy(from, &part).map_err(|error| files::named(from, &error))?;
     fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
     fs::rename(&part, to)
+}
+
+/// Writes a file of the system, for everybody to read.
+fn put(file: &Path, content: &[u8]) -> io::Result<()> {
+    files::make_folder(file.parent().unwrap_or(Path::new("/")), 0o755)?;
+    files::replace(file, content, 0o644)
 }
 
 fn link(target: &Path, link: &Path) -> io::Result<()> {

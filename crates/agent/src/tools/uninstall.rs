@@ -172,6 +172,8 @@ fn remove_all(layout: &Layout, logs: bool) -> Removed {
         wants.join("perennial-agent.service"),
         layout.command(),
         layout.autostart(),
+        layout.menu_entry(),
+        layout.icon(),
     ] {
         removed.note(&file, fs::remove_file(&file));
     }
@@ -214,6 +216,8 @@ fn remove_empty_ancestors(layout: &Layout) {
         layout.logs(),
         layout.runtime(),
         layout.autostart(),
+        layout.menu_entry(),
+        layout.icon(),
     ] {
         let mut folder = path.parent();
         while let Some(empty) = folder.filter(|folder| *folder != layout.root()) {

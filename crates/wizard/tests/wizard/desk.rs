@@ -14,9 +14,7 @@ use egui::{FontDefinitions, Key, Modifiers, Rect, Theme, Vec2};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT, Queryable};
 use jiff::tz::TimeZone;
-use protocol::{
-    LocalIdentity, LocalRule, LocalStatus, LocalTrouble, Look, RenewalStep, TroubleOf,
-};
+use protocol::{LocalIdentity, LocalRule, LocalStatus, LocalTrouble, Look, RenewalStep, TroubleOf};
 use wizard::theme;
 use wizard::window::{Purpose, SIZE, Window};
 use wizard::worker::{Agents, Ask, News};
@@ -171,7 +169,8 @@ impl Desk {
     pub fn has(&self, role: Role, name: &str) -> bool {
         self.harness
             .query_all_by_role(role)
-            .any(|node| node.accesskit_node().label().as_deref() == Some(name))
+            .filter_map(|node| node.accesskit_node().label())
+            .any(|label| spaced(&label) == name)
     }
 
     /// The words of the page's title.
@@ -192,7 +191,7 @@ impl Desk {
             let value = (node.role() != Role::PasswordInput).then(|| node.value());
             [node.label(), value.flatten()].into_iter().flatten()
         });
-        words.collect::<Vec<_>>().join("\n")
+        spaced(&words.collect::<Vec<_>>().join("\n"))
     }
 
     pub fn focused(&self) -> Option<(Role, String)> {
@@ -271,6 +270,11 @@ impl Desk {
     }
 }
 
+/// With plain spaces: where lines break is another matter.
+pub fn spaced(words: &str) -> String {
+    words.replace('\u{a0}', " ")
+}
+
 fn each_text(shape: &Shape, visit: &mut impl FnMut(&TextShape)) {
     match shape {
         Shape::Text(text) => visit(text),
@@ -297,6 +301,16 @@ pub fn renewed() -> RenewalStep {
     RenewalStep::Renewed {
         not_after: at("2027-12-04T13:30:00Z"),
     }
+}
+
+/// The new certificate is the one in use.
+pub fn in_use() -> News {
+    let mut status = status();
+    let identity = status.identity.as_mut().expect("an identity");
+    identity.not_before = at("2026-11-25T08:00:00Z");
+    identity.not_after = at("2027-12-04T13:30:00Z");
+    identity.stage = None;
+    News::Status(Box::new(status))
 }
 
 /// An enrolled computer, nine days before its certificate expires.

@@ -10,7 +10,7 @@ use protocol::{LocalEvent, RenewalStep};
 use wizard::window::{LEAST_SIZE, Purpose, SIZE};
 use wizard::worker::News;
 
-use crate::desk::{Desk, Setup, at, not_enrolled, renewed, troubled};
+use crate::desk::{Desk, Setup, at, in_use, not_enrolled, renewed, troubled};
 
 type Scene = (&'static str, fn(Setup) -> Desk);
 
@@ -94,12 +94,14 @@ const SCENES: &[Scene] = &[
     ("renew-4-done", |setup| {
         let mut desk = submitted(setup);
         desk.step(renewed());
+        desk.hear(in_use());
         desk
     }),
     ("renew-4-meanwhile", |setup| {
         let mut desk = password(setup);
         let not_after = at("2027-12-04T13:30:00Z");
         desk.hear(News::Event(LocalEvent::Renewed { not_after }));
+        desk.hear(in_use());
         desk
     }),
     ("renew-5-wrong-password", |setup| {
@@ -142,6 +144,7 @@ const SCENES: &[Scene] = &[
         let mut desk = enrolling(root(setup));
         desk.enroll_anyhow();
         desk.step(renewed());
+        desk.hear(in_use());
         desk
     }),
     ("preferences-1-enrolled", |setup| setup.sit_down()),

@@ -48,7 +48,7 @@ fn trouble_is_told_in_plain_words() {
         "It is mended by itself; you need not do anything.",
         "Mending it did not help",
         "It is not mended by itself: ask your help desk.",
-        "RenewalPeriod2 is set to \"5000000\" and not used: it is longer than RenewalPeriod1",
+        "RenewalPeriod2 is set to \"5000000\", which is not used: it is longer than RenewalPeriod1",
         "Not reachable; it is tried again by itself",
         "cannot be reached: connection refused",
     ] {
@@ -98,6 +98,22 @@ fn it_opens_the_wizard_and_takes_it_back_without_putting_anything_off() {
     assert_eq!(desk.heading(), "Configuration Manager");
     assert!(desk.asked().is_empty());
     assert!(!desk.is_closed());
+}
+
+#[test]
+fn a_second_start_shows_what_it_wanted_in_the_same_window() {
+    let mut desk = Setup::new(Purpose::Preferences).sit_down();
+    desk.hear(News::Started(Purpose::Preferences));
+    assert_eq!(desk.heading(), "Configuration Manager");
+    desk.hear(News::Started(Purpose::Renew));
+    assert_eq!(desk.heading(), "Renew your certificate");
+    // What is under way goes on.
+    desk.press(Key::Enter);
+    desk.hear(News::Started(Purpose::Enroll));
+    assert_eq!(desk.heading(), "Confirm that it is you");
+    // It was a reminder: closing it is later.
+    assert!(!desk.harness.state_mut().close());
+    assert!(matches!(desk.asked().as_slice(), [Ask::PutOff]));
 }
 
 #[test]

@@ -262,6 +262,69 @@ fn renewed_meanwhile_it_says_so_on_every_page() {
 }
 
 #[test]
+fn what_was_renewed_meanwhile_closes_by_itself() {
+    let mut desk = desk();
+    let not_after = at("2027-12-04T13:30:00Z");
+    desk.hear(News::Event(LocalEvent::Renewed { not_after }));
+    let words = desk.words();
+    assert!(words.contains("This window closes by itself."), "{words}");
+    // Each step is a quarter of a second.
+    desk.harness.run_steps(40);
+    assert!(!desk.is_closed(), "there is time to read it");
+    desk.harness.run_steps(60);
+    assert!(desk.is_closed());
+    assert!(desk.asked().is_empty(), "there is nothing to put off");
+    // What a person renewed stays until they close it.
+    let mut desk = submitted();
+    desk.step(crate::desk::renewed());
+    desk.harness.run_steps(120);
+    assert!(!desk.is_closed());
+}
+
+#[test]
+fn it_follows_a_clock_that_is_set() {
+    let status = |now: &str, stage| {
+        let mut status = crate::desk::status();
+        status.now = at(now);
+        status.identity.as_mut().expect("an identity").stage = stage;
+        News::Status(Box::new(status))
+    };
+    let mut desk = desk();
+    assert!(desk.words().contains("It expires in 9 days."));
+    for (now, stage, title, line) in [
+        (
+            "2031-01-01T00:00:00Z",
+            Some(ReminderStage::Expired),
+            "Your certificate has expired",
+            "It expired on Friday, 4 December 2026 at 14:30.",
+        ),
+        (
+            "2026-12-04T12:59:30Z",
+            Some(ReminderStage::SecondPeriod),
+            "Renew your certificate",
+            "It expires in 30 minutes.",
+        ),
+        // Before it was issued.
+        (
+            "1970-01-01T00:00:00Z",
+            None,
+            "Renew your certificate",
+            "It expires in 20791 days.",
+        ),
+    ] {
+        desk.hear(status(now, stage));
+        assert_eq!(desk.heading(), title);
+        let words = desk.words();
+        assert!(words.contains(line), "{line}: {words}");
+    }
+    assert!(desk.asked().is_empty() && !desk.is_closed());
+    // On the other pages nothing depends on it.
+    desk.press(Key::Enter);
+    desk.hear(status("2031-01-01T00:00:00Z", Some(ReminderStage::Expired)));
+    assert_eq!(desk.heading(), "Confirm that it is you");
+}
+
+#[test]
 fn who_is_not_root_renews_as_who_enrolled() {
     let mut desk = asked_for_password();
     // To the user's name, and typing there.
