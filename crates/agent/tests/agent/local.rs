@@ -786,6 +786,29 @@ fn listeners_hear_what_is_so_and_what_changes() {
 }
 
 #[test]
+fn a_site_that_a_user_did_not_reach_is_away_for_all() {
+    let served = Served::new();
+    let mut events = Events::of(&served);
+    assert_eq!(events.next(), LocalEvent::SiteReachable(true));
+    served.place.site.records().away = true;
+    let trouble = || served.place.machine.state().trouble;
+    let check_in = || served.post(CHECK_INS, "").steps();
+    assert!(matches!(check_in()[1], RenewalStep::Refused { .. }));
+    assert_eq!(events.next(), LocalEvent::SiteReachable(false));
+    let first = trouble().expect("remembered");
+    // Who asks again and again does not make the agent's own next attempt late.
+    served.place.clock.pass(5);
+    for _ in 0..3 {
+        check_in();
+    }
+    assert_eq!(trouble(), Some(first));
+    served.place.site.records().away = false;
+    assert!(matches!(check_in()[1], RenewalStep::CheckedIn { .. }));
+    assert_eq!(events.next(), LocalEvent::SiteReachable(true));
+    assert_eq!(trouble(), None);
+}
+
+#[test]
 fn management_bounds_how_often_it_is_put_off() {
     let served = Served::new();
     served.manage(&[("MaximumPutOffs", "1".into())]);
