@@ -7,7 +7,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 
 # A desktop without a screen, its keyboard, its screen reader, and programs that are open on it.
 DESKTOP := xvfb openbox xdotool imagemagick libgl1 libgl1-mesa-dri libegl1 libxkbcommon-x11-0 \
-  libx11-xcb1 libxcursor1 libxi6 fonts-inter dbus at-spi2-core python3-pyatspi xterm dunst
+  libx11-xcb1 libxcursor1 libxi6 fonts-inter dbus at-spi2-core python3-pyatspi xterm dunst wmctrl
 
 .PHONY: help
 help: ## Show this list
@@ -52,8 +52,10 @@ screenshots: build-tools ## Paint every page of the windows, light and dark, int
 .PHONY: bench
 bench: build-tools ## Measure against the field's peers; prints a table, writes target/bench.json
 	@packaging/tools.sh golang-cfssl nginx-light sqlite3 openssl zenity $(DESKTOP)
-	cargo build --release -p perennial -p agent -p bench
+	cargo build --release -p perennial -p bench
 	cargo build --release -p wizard
+	cargo build --profile agent -p agent
+	cp target/agent/perennial-agent target/agent/perennial-session target/release/
 	target/release/bench
 
 .PHONY: tools

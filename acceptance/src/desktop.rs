@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -168,6 +169,26 @@ impl Desktop {
         self.press("alt+F4")
     }
 
+    /// Closes a window from a list of windows: it need not be seen.
+    pub fn close_window_of(&self, title: &str) -> Result<()> {
+        let mut command = self.command("wmctrl");
+        run(command.args(["-F", "-c", title]), "")?.succeeded();
+        Ok(())
+    }
+
+    /// The person logs out: all of it goes away.
+    pub fn end(&mut self) {
+        // The last one first: each needs those before it.
+        while let Some(mut service) = self.services.pop() {
+            let id = i32::try_from(service.id()).ok().and_then(Pid::from_raw);
+            // An X server takes its socket with it.
+            if let Some(id) = id {
+                let _ = kill_process(id, Signal::TERM);
+            }
+            let _ = service.wait();
+        }
+    }
+
     /// All that a screen reader reads now.
     pub fn read(&self) -> Result<Vec<Node>> {
         // Debian's interpreter: the module comes with a package.
@@ -231,11 +252,7 @@ impl Desktop {
 
 impl Drop for Desktop {
     fn drop(&mut self) {
-        // The last one first: each needs those before it.
-        while let Some(mut service) = self.services.pop() {
-            let _ = service.kill();
-            let _ = service.wait();
-        }
+        self.end();
     }
 }
 

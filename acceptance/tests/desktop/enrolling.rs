@@ -1,7 +1,7 @@
 //! The enrollment wizard and the page *Configuration Manager*, in another language and in the dark.
 
 use acceptance::desktop::node;
-use acceptance::programs::PASSWORD;
+use acceptance::programs::{PASSWORD, until};
 use anyhow::Result;
 
 use crate::office::{Office, field, says};
@@ -29,11 +29,11 @@ fn a_user_enrolls_at_the_managed_server_in_german() -> Result<()> {
     let server = office.server().devices.to_string();
     assert_eq!(field(&page, "entry", "Servername")?, server);
     // The session has no name for the user: the field is empty, and has the focus.
-    let user = node(&page, "entry", "Benutzername")?;
-    assert!(
-        user.states.iter().any(|state| state == "focused"),
-        "{page:#?}"
-    );
+    until("the user's name has the focus", || {
+        let page = desktop.read()?;
+        let user = node(&page, "entry", "Benutzername")?;
+        Ok(user.states.iter().any(|state| state == "focused"))
+    })?;
     desktop.type_text("ann")?;
     desktop.press("Tab")?;
     desktop.type_text(PASSWORD)?;

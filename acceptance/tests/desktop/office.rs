@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use acceptance::desktop::{Desktop, Node, node};
-use acceptance::programs::{Client, Daemon, Server, Site, until};
+use acceptance::programs::{Client, Daemon, Server, Site, program, until};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use transport::ServerAddress;
@@ -32,8 +32,12 @@ pub struct Office {
 impl Office {
     /// With an agent that reminds people, and nobody logged in yet. `clock` is for all programs.
     pub fn open(name: &str, clock: Option<String>) -> Result<Self> {
-        let office = Self::without_enrollment(name, clock)?;
+        let mut office = Self::without_enrollment(name, clock)?;
+        office.certify_for("40d")?;
         office.client.enroll(office.server(), "ann")?.succeeded();
+        // The next certificate is far from its end, whatever the schedule.
+        office.certify_for("365d")?;
+        office.set(&[("RenewalPeriod1", "86400"), ("RenewalPeriod2", "3600")])?;
         Ok(office)
     }
 
@@ -48,8 +52,7 @@ impl Office {
         // Users find their programs and the socket below it.
         std::fs::set_permissions(client.root(), std::fs::Permissions::from_mode(0o755))?;
         client.agent("install")?.succeeded();
-        let windows = client.root().join("usr/lib/perennial/perennial-wizard");
-        assert!(windows.exists(), "not built; run: make programs");
+        program("perennial-wizard");
         Ok(Self {
             session: None,
             desktop: Desktop::start(name)?,
@@ -107,6 +110,15 @@ impl Office {
         Ok(())
     }
 
+    pub fn session_process(&self) -> Result<u32> {
+        Ok(self.session.as_ref().context("a session")?.id())
+    }
+
+    pub fn session_has_ended(&mut self) -> Result<bool> {
+        let session = self.session.as_mut().context("a session")?;
+        Ok(session.try_wait()?.is_some())
+    }
+
     pub fn log_out(&mut self) {
         if let Some(mut session) = self.session.take() {
             let _ = session.kill();
@@ -157,9 +169,22 @@ impl Office {
         )?)
     }
 
-    /// The first reminder is due at once: the first period is as long as the certificate's life.
+    /// How long the certificates last that the site makes from now on.
+    fn certify_for(&mut self, validity: &str) -> Result<()> {
+        let at = self.stop_site()?;
+        self.site.configure(|text| {
+            let line = |line: &str| match line.starts_with("validity = ") {
+                true => format!("validity = \"{validity}\"\n"),
+                false => format!("{line}\n"),
+            };
+            text.lines().map(line).collect()
+        })?;
+        self.start_site(&at)
+    }
+
+    /// A reminder is due at once: forty days are left.
     pub fn remind_now(&self) -> Result<()> {
-        self.set(&[("RenewalPeriod1", "31536000")])
+        self.set(&[("RenewalPeriod1", "3888000")])
     }
 
     pub fn is_wizard_open(&self) -> Result<bool> {

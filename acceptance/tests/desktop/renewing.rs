@@ -33,8 +33,11 @@ fn a_reminder_opens_the_wizard_and_a_password_renews() -> Result<()> {
     assert_eq!(field(&page, "entry", "User name")?, "ann");
     let server = office.server().devices.to_string();
     assert_eq!(field(&page, "entry", "Server name")?, server);
-    let password = node(&page, "password text", "Password")?;
-    assert!(password.states.iter().any(|state| state == "focused"));
+    until("the password has the focus", || {
+        let page = office.desktop.read()?;
+        let password = node(&page, "password text", "Password")?;
+        Ok(password.states.iter().any(|state| state == "focused"))
+    })?;
     office.picture("password")?;
 
     let before = office.serial()?;

@@ -183,17 +183,6 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
     })
 }
 
-/// The root of a `session`, as a log-in starts it. That runs for each user, all day, and the parser of
-/// everything else would stay in its memory.
-pub fn session(arguments: &[OsString]) -> Option<PathBuf> {
-    let root = match arguments {
-        [_, word] if word == "session" => std::env::var_os("PERENNIAL_ROOT"),
-        [_, word, option, root] if word == "session" && option == "--root" => Some(root.clone()),
-        _ => return None,
-    };
-    Some(root.map_or_else(|| PathBuf::from("/"), PathBuf::from))
-}
-
 fn translated(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let name = arguments.first().map(PathBuf::from);
     let name = name
@@ -290,22 +279,6 @@ mod tests {
                 let root = if start == "defaults" { "/" } else { "/y" };
                 assert_eq!(cli.root, Path::new(root));
             }
-        }
-    }
-
-    #[test]
-    fn a_session_is_known_without_the_parser() {
-        for line in [
-            "perennial-agent session --root /x",
-            "a status",
-            "a session --help",
-        ] {
-            let words: Vec<_> = line.split(' ').map(OsString::from).collect();
-            let fast = session(&words);
-            let slow = parse(words)
-                .ok()
-                .filter(|cli| matches!(cli.command, Command::Session));
-            assert_eq!(fast, slow.map(|cli| cli.root), "{line}");
         }
     }
 

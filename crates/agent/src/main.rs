@@ -16,12 +16,7 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
-    if let Some(root) = cli::session(&arguments) {
-        session::main(&platform::Layout::new(&root));
-        return ExitCode::SUCCESS;
-    }
-    let cli = match cli::parse(arguments) {
+    let cli = match cli::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
@@ -38,8 +33,10 @@ fn main() -> ExitCode {
             Some(evaluator::main(&layout, &SystemClock::new(), &SystemRng))
         }
         Command::Session => {
-            session::main(&platform::Layout::new(&cli.root));
-            return ExitCode::SUCCESS;
+            let program = platform::own_program().with_file_name(session::PROGRAM);
+            let error = session::become_it(&program, &cli.root);
+            eprintln!("error: cannot start {}: {error}", program.display());
+            return ExitCode::FAILURE;
         }
         _ => None,
     };

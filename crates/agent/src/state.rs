@@ -155,9 +155,14 @@ impl State {
         Some(skew / 60 * 60)
     }
 
-    /// True when the site was not reachable at the last attempt of anything.
+    /// True when the site was not reachable at the last attempt of anything: a check-in that got through
+    /// since then shows that it is.
     pub fn is_offline(&self) -> bool {
-        let offline = |trouble: &Option<Trouble>| trouble.as_ref().is_some_and(|t| !t.refused);
+        let reached = self.last_check_in;
+        let offline = |trouble: &Option<Trouble>| {
+            let offline = trouble.as_ref().filter(|trouble| !trouble.refused);
+            offline.is_some_and(|trouble| reached.is_none_or(|reached| trouble.at > reached))
+        };
         [
             &self.trouble,
             &self.renewal_trouble,

@@ -24,6 +24,8 @@ words! {
         WrongPassword = "wrong-password",
         /// Too many wrong passwords, or too many requests: waiting helps.
         TooMany = "too-many",
+        /// The agent is at work on something else, and the site was not asked.
+        Busy = "busy",
         /// The directory or the site does not allow it: an administrator can help.
         NotAllowed = "not-allowed",
         /// Trying again by itself goes on.

@@ -62,6 +62,8 @@ pub struct LocalIdentity {
     pub unused_settings: Vec<(RenewalKey, Unused)>,
     /// The certificate's time, by its schedule; none before the first period.
     pub stage: Option<ReminderStage>,
+    /// One is due and waits for a person.
+    pub reminder_waits: bool,
     /// When a reminder comes next; none when none is planned.
     pub next_reminder: Option<Timestamp>,
     /// How often it was put off in the second period.
@@ -74,7 +76,8 @@ pub struct LocalIdentity {
     pub site_reachable: bool,
     /// What is in the way.
     pub troubles: Vec<LocalTrouble>,
-    pub compliance: Vec<LocalRule>,
+    /// Rules that are not kept, or have no answer; none before the first evaluation.
+    pub compliance: Option<Vec<LocalRule>>,
 }
 
 /// Something that did not work the last time.

@@ -1,5 +1,5 @@
 //! What the desktop says, and what is asked of it: its colours, whether a person presents something, and
-//! notifications. All of it waits for other programs, a second at most, and so belongs on a thread.
+//! notifications. All of it waits for other programs, and for none of them longer than a moment.
 
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ pub use linux::{Shown, is_busy, notify, scheme};
 #[cfg(target_os = "linux")]
 mod linux {
     use std::collections::HashMap;
+    use std::sync::mpsc::channel;
     use std::thread;
 
     use x11rb::protocol::xproto::{AtomEnum, ConnectionExt, Window};
@@ -35,6 +36,15 @@ mod linux {
     /// A desktop that does not answer keeps nobody waiting.
     const PATIENCE: Duration = Duration::from_secs(1);
 
+    /// Connecting has no limit of its own: not with a display that hangs, nor with a bus.
+    fn within_a_moment<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (tell, told) = channel();
+        thread::spawn(move || {
+            let _ = tell.send(ask());
+        });
+        told.recv_timeout(PATIENCE * 2).ok()
+    }
+
     fn session_bus() -> Option<Connection> {
         let bus = Builder::session().ok()?.method_timeout(PATIENCE);
         bus.build().ok()
@@ -42,6 +52,10 @@ mod linux {
 
     /// Light or dark, as the desktop's portal has it (`org.freedesktop.appearance`); none when nobody says.
     pub fn scheme() -> Option<Scheme> {
+        within_a_moment(scheme_of_portal)?
+    }
+
+    fn scheme_of_portal() -> Option<Scheme> {
         const PORTAL: &str = "org.freedesktop.portal.Desktop";
         let bus = session_bus()?;
         let answer = bus.call_method(
@@ -69,7 +83,9 @@ mod linux {
     /// Somebody presents, watches or calls: a program fills the screen, or keeps it from going dark. Under
     /// Wayland nobody tells which window fills the screen; there the second is what is known.
     pub fn is_busy() -> bool {
-        fills_the_screen().unwrap_or(false) || session_bus().is_some_and(|bus| keeps_awake(&bus))
+        let fills = within_a_moment(fills_the_screen).flatten();
+        let keeps = || within_a_moment(|| session_bus().is_some_and(|bus| keeps_awake(&bus)));
+        fills.unwrap_or(false) || keeps().unwrap_or(false)
     }
 
     /// Extended window manager hints 1.5: `_NET_ACTIVE_WINDOW`, `_NET_WM_STATE`.
@@ -141,7 +157,7 @@ mod linux {
     /// Shows it. None where nobody shows notifications, or not with a button: a word that nothing can be
     /// done about is none.
     pub fn notify(notification: &Notification<'_>) -> Option<Shown> {
-        let bus = session_bus()?;
+        let bus = within_a_moment(session_bus)??;
         let able = ask(&bus, "GetCapabilities", &())?;
         let able: Vec<String> = able.body().deserialize().ok()?;
         if !able.iter().any(|what| what == "actions") {

@@ -45,6 +45,8 @@ pub struct Enroll {
     server_is_typed: bool,
     /// Confirmed by a person: the server, and its fingerprint.
     confirmed: Option<(String, String)>,
+    /// Something went wrong since: that it is confirmed is no news.
+    was_refused: bool,
     missing: Option<Missing>,
     at: Option<RenewalStep>,
     details: Details,
@@ -67,6 +69,7 @@ impl Enroll {
             server: status.managed_server.clone().unwrap_or_default(),
             server_is_typed: false,
             confirmed: None,
+            was_refused: false,
             missing: None,
             at: None,
             details: Details::default(),
@@ -119,10 +122,13 @@ impl Enroll {
                 } => self.go(EnrollPage::Trust(observed.clone())),
                 RenewalStep::Refused {
                     failure, detail, ..
-                } => self.go(EnrollPage::Failed(Failed {
-                    failure: *failure,
-                    detail: detail.clone(),
-                })),
+                } => {
+                    self.was_refused = true;
+                    self.go(EnrollPage::Failed(Failed {
+                        failure: *failure,
+                        detail: detail.clone(),
+                    }));
+                }
                 step => self.at = Some(step.clone()),
             },
             _ => {}
@@ -147,6 +153,7 @@ impl Enroll {
             }
             (EnrollPage::Trust(observed), Event::Confirm) => {
                 self.confirmed = Some((self.server.trim().to_owned(), observed.clone()));
+                self.was_refused = false;
                 self.go(EnrollPage::Credentials);
             }
             (EnrollPage::Credentials, Event::Submit) => return self.submit(may_choose),
@@ -207,8 +214,15 @@ impl Enroll {
                 ];
                 let head = scene.head(words.failed_title(), "");
                 let details = &mut self.details;
+                // It belongs to no server yet.
+                let said = match failed.failure {
+                    RenewalFailure::NotTrusted => {
+                        (words.not_trusted_yet(), words.not_trusted_yet_act())
+                    }
+                    failure => words.failure(failure),
+                };
                 widgets::page(ui, &head, &actions, entered, |ui| {
-                    scene::failed(ui, scene, &failed, words.nothing_changed(), details);
+                    scene::failed(ui, scene, &failed, said, words.nothing_changed(), details);
                 })
             }
             EnrollPage::Done { not_after } => done(ui, scene, entered, not_after),
@@ -226,7 +240,9 @@ impl Enroll {
             Action::primary(words.enroll(), Event::Submit),
         ];
         let head = scene.head(words.sign_in_title(), words.sign_in_subtitle());
-        let is_confirmed = self.confirmed.is_some();
+        let confirmed = self.confirmed.as_ref();
+        let is_confirmed =
+            !self.was_refused && confirmed.is_some_and(|(of, _)| of == self.server.trim());
         let mut submitted = false;
         let pressed = widgets::page(ui, &head, &actions, false, |ui| {
             if is_confirmed {
@@ -283,7 +299,7 @@ impl Enroll {
     }
 
     fn trust(
-        &self,
+        &mut self,
         ui: &mut Ui,
         scene: &Scene<'_>,
         entered: bool,
@@ -315,10 +331,7 @@ impl Enroll {
                 widgets::row(ui, words.server_name(), &self.server);
                 widgets::small(ui, words.fingerprint());
                 widgets::code(ui, &grouped(observed));
-                let copy = widgets::button(ui, words.copy());
-                if copy.clicked() {
-                    ui.ctx().copy_text(observed.to_owned());
-                }
+                let copy = self.details.copy(ui, words, observed);
                 if entered {
                     widgets::take_focus(&copy);
                 }

@@ -5,6 +5,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::window::Purpose;
 
@@ -17,32 +18,39 @@ pub struct Instance {
 impl Instance {
     /// None when another one is open: it was told.
     pub fn take(purpose: Purpose) -> io::Result<Option<Self>> {
-        Self::take_in(&folder(), purpose)
+        Self::take_in(&folder()?, &display(), purpose)
     }
 
-    fn take_in(folder: &Path, purpose: Purpose) -> io::Result<Option<Self>> {
+    fn take_in(folder: &Path, display: &str, purpose: Purpose) -> io::Result<Option<Self>> {
+        let named = |end: &str| folder.join(format!("perennial-wizard-{display}.{end}"));
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(folder.join("perennial-wizard.lock"))?;
-        let socket = folder.join("perennial-wizard.sock");
-        match file.try_lock() {
-            Ok(()) => {
-                // Left behind by one that was killed: the lock is ours.
-                let _ = std::fs::remove_file(&socket);
-                Ok(Some(Self {
-                    _lock: file,
-                    starts: UnixListener::bind(&socket).ok(),
-                }))
+            .open(named("lock"))?;
+        let socket = named("sock");
+        let mut tries = 30;
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    // Left behind by one that was killed: the lock is ours.
+                    let _ = std::fs::remove_file(&socket);
+                    return Ok(Some(Self {
+                        _lock: file,
+                        starts: UnixListener::bind(&socket).ok(),
+                    }));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) => {}
             }
-            Err(TryLockError::WouldBlock) => {
-                // It may be about to end.
-                let _ = UnixStream::connect(&socket)
-                    .and_then(|mut first| first.write_all(purpose.name().as_bytes()));
-                Ok(None)
+            let told = UnixStream::connect(&socket)
+                .and_then(|mut first| first.write_all(purpose.name().as_bytes()));
+            tries -= 1;
+            if told.is_ok() || tries == 0 {
+                return Ok(None);
             }
-            Err(TryLockError::Error(error)) => Err(error),
+            // It just starts, or just ends.
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
@@ -58,14 +66,22 @@ impl Instance {
     }
 }
 
-/// Of the session, and of this user alone. (On a Mac the temporary folder is the user's own.)
-fn folder() -> PathBuf {
+/// Of this user alone, and of this machine. (On a Mac the temporary folder is the user's own.)
+fn folder() -> io::Result<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
     match runtime {
-        Some(folder) => PathBuf::from(folder),
-        None if cfg!(target_os = "macos") => std::env::temp_dir(),
-        None => std::env::home_dir().unwrap_or_else(std::env::temp_dir),
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None if cfg!(target_os = "macos") => Ok(std::env::temp_dir()),
+        None => Err(io::ErrorKind::NotFound.into()),
     }
+}
+
+/// A user may have several, each before another screen.
+fn display() -> String {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let name = set("WAYLAND_DISPLAY").or_else(|| set("DISPLAY"));
+    let name = name.unwrap_or_default();
+    name.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
 #[cfg(test)]
@@ -75,13 +91,13 @@ mod tests {
     #[test]
     fn the_second_one_tells_the_first() {
         let folder = tempfile::tempdir().expect("a folder");
-        let take = |purpose| Instance::take_in(folder.path(), purpose).expect("a lock");
+        let take = |purpose| Instance::take_in(folder.path(), "0", purpose).expect("a lock");
         let first = take(Purpose::Preferences).expect("nobody else");
         for purpose in [Purpose::Renew, Purpose::Enroll] {
             assert!(take(purpose).is_none());
         }
         // Who says nothing that is understood is passed over.
-        let socket = folder.path().join("perennial-wizard.sock");
+        let socket = folder.path().join("perennial-wizard-0.sock");
         let mut other = UnixStream::connect(socket).expect("it listens");
         other.write_all(b"format-disk").expect("written");
         drop(other);
@@ -89,6 +105,9 @@ mod tests {
         let told: Vec<_> = first.starts().take(3).collect();
         let expected = [Purpose::Renew, Purpose::Enroll, Purpose::Preferences];
         assert_eq!(told, expected);
+        // Before another screen there is another one.
+        let other = Instance::take_in(folder.path(), "1", Purpose::Renew);
+        assert!(other.expect("a lock").is_some());
         drop(first);
         assert!(take(Purpose::Renew).is_some());
     }

@@ -201,13 +201,19 @@ fn show_identity(ui: &mut Ui, scene: &Scene<'_>, identity: &LocalIdentity) {
             }
         }
     });
-    widgets::card(ui, |ui| show_compliance(ui, scene, &identity.compliance));
+    widgets::card(ui, |ui| {
+        show_compliance(ui, scene, identity.compliance.as_deref())
+    });
 }
 
-fn show_compliance(ui: &mut Ui, scene: &Scene<'_>, rules: &[LocalRule]) {
+fn show_compliance(ui: &mut Ui, scene: &Scene<'_>, rules: Option<&[LocalRule]>) {
     let words = scene.words;
     let palette = Palette::of(ui);
     widgets::heading(ui, words.compliance());
+    let Some(rules) = rules else {
+        widgets::body(ui, words.not_evaluated());
+        return;
+    };
     if rules.is_empty() {
         widgets::marked(ui, Tone::Good, |ui| {
             widgets::body(ui, words.compliant());

@@ -1,10 +1,10 @@
 //! The Renew Certificate Wizard in a window. `domain::wizard` decides the page; this shows it, and does
 //! what it asks for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::ReminderStage;
-use domain::wizard::{Context, Effect, Event, Failed, Page, Wizard};
+use domain::wizard::{Context, Effect, Event, Failed, Page, RenewalFailure, Wizard};
 use egui::{Key, Ui};
 use protocol::{Credentials, LocalEvent, LocalIdentity, RenewalStep};
 
@@ -13,8 +13,8 @@ use crate::secret::Secret;
 use crate::widgets::{self, Action, Field, Tone};
 use crate::worker::{Ask, News};
 
-/// How long "already renewed" is to be read, in seconds.
-const READING: f64 = 20.0;
+/// How long "already renewed" is to be read.
+const READING: Duration = Duration::from_secs(20);
 
 /// What the wizard wants of its window.
 #[derive(Debug)]
@@ -37,9 +37,9 @@ pub struct Renew {
     entered: bool,
     /// Somebody looks whether the site is there.
     probing: bool,
-    /// When the page that says "already renewed" closes, in the toolkit's time.
-    closes_at: Option<f64>,
-    /// It opened by itself; else somebody chose it on the preference page, and nothing is put off.
+    /// When the page that says "already renewed" closes.
+    closes_at: Option<Instant>,
+    /// A reminder waits for an answer; else somebody just chose to renew, and nothing is put off.
     reminds: bool,
 }
 
@@ -97,7 +97,11 @@ impl Renew {
                 Event::RenewedMeanwhile { not_after }
             }
             News::Event(LocalEvent::SiteReachable(reachable)) => Event::SiteReachable(*reachable),
-            News::Event(LocalEvent::ReminderDue { .. } | LocalEvent::ReminderDone) => return None,
+            News::Event(LocalEvent::ReminderDue { .. }) => {
+                self.reminds = true;
+                return None;
+            }
+            News::Event(LocalEvent::ReminderDone) => return None,
             News::Step(RenewalStep::Renewed { not_after }) => {
                 let not_after = *not_after;
                 Event::Renewed { not_after }
@@ -114,14 +118,12 @@ impl Renew {
             }
             News::CheckIn(step) => {
                 let reachable = match step {
-                    RenewalStep::CheckedIn { .. } => true,
-                    RenewalStep::Refused { failure, .. } => {
-                        *failure != domain::wizard::RenewalFailure::SiteUnreachable
-                    }
+                    RenewalStep::CheckedIn { .. } => Some(true),
+                    RenewalStep::Refused { failure, .. } => answers(*failure),
                     _ => return None,
                 };
                 self.probing = false;
-                Event::SiteReachable(reachable)
+                Event::SiteReachable(reachable?)
             }
             News::PutOff(_) | News::Saved(_) | News::Started(_) => return None,
         };
@@ -131,6 +133,26 @@ impl Renew {
     /// The window is being closed: the same as later.
     pub fn close(&mut self) -> Option<Wish> {
         self.take(Event::Close)
+    }
+
+    /// Time goes on, whether the window is seen or not. Nobody asked for "already renewed", and nobody may be
+    /// there to close it.
+    pub fn tick(&mut self, now: Instant) -> Option<Wish> {
+        let Page::Done {
+            meanwhile: true, ..
+        } = self.wizard.page()
+        else {
+            return None;
+        };
+        let at = *self.closes_at.get_or_insert(now + READING);
+        if now < at {
+            return None;
+        }
+        self.take(Event::Close)
+    }
+
+    pub fn closes_soon(&self) -> bool {
+        self.closes_at.is_some()
     }
 
     fn take(&mut self, event: Event) -> Option<Wish> {
@@ -195,24 +217,12 @@ impl Renew {
             Page::Done {
                 not_after,
                 meanwhile,
-            } => {
-                let pressed = done(ui, scene, entered, not_after, meanwhile);
-                // Nobody asked for this page, and nobody may be there to close it.
-                pressed.or((meanwhile && self.is_over(ui)).then_some(Event::Close))
-            }
+            } => done(ui, scene, entered, not_after, meanwhile),
             Page::Failed(failed) => self.failed(ui, scene, entered, &failed),
             Page::Waiting(_) => scene::waiting(ui, scene, Event::Close, entered),
             Page::Closed { .. } => None,
         };
         event.and_then(|event| self.take(event))
-    }
-
-    fn is_over(&mut self, ui: &Ui) -> bool {
-        let now = ui.input(|input| input.time);
-        let at = *self.closes_at.get_or_insert(now + READING);
-        ui.ctx()
-            .request_repaint_after(Duration::from_secs_f64((at - now).max(0.0)));
-        now >= at
     }
 
     fn notice(&mut self, ui: &mut Ui, scene: &Scene<'_>, entered: bool) -> Option<Event> {
@@ -348,7 +358,8 @@ impl Renew {
         let head = scene.head(words.failed_title(), "");
         let mut details = std::mem::take(&mut self.details);
         let pressed = widgets::page(ui, &head, &actions, entered, |ui| {
-            scene::failed(ui, scene, failed, words.as_before(), &mut details);
+            let said = words.failure(failed.failure);
+            scene::failed(ui, scene, failed, said, words.as_before(), &mut details);
             self.later_words(ui, scene);
         });
         self.details = details;
@@ -383,6 +394,17 @@ impl Renew {
         } else {
             widgets::small(ui, words.may_not_put_off());
         }
+    }
+}
+
+/// Whether the site was there; none where it was not asked.
+fn answers(failure: RenewalFailure) -> Option<bool> {
+    match failure {
+        RenewalFailure::WrongPassword | RenewalFailure::TooMany | RenewalFailure::NotAllowed => {
+            Some(true)
+        }
+        RenewalFailure::SiteUnreachable | RenewalFailure::NotTrusted => Some(false),
+        RenewalFailure::Busy | RenewalFailure::Other => None,
     }
 }
 

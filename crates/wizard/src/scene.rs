@@ -145,6 +145,25 @@ pub struct Details {
     copied: bool,
 }
 
+impl Details {
+    /// A button that copies `text`, and says so.
+    pub fn copy(&mut self, ui: &mut Ui, words: &Words, text: &str) -> Response {
+        let row = ui.horizontal(|ui| {
+            let button = widgets::button(ui, words.copy());
+            if button.clicked() {
+                ui.ctx().copy_text(text.to_owned());
+                self.copied = true;
+            }
+            if self.copied {
+                let copied = widgets::small(ui, words.copied());
+                widgets::announce(ui, &copied, words.copied(), false);
+            }
+            button
+        });
+        row.inner
+    }
+}
+
 /// The page of a wizard whose agent does not answer.
 pub fn waiting<T: Clone>(ui: &mut Ui, scene: &Scene<'_>, close: T, entered: bool) -> Option<T> {
     let words = scene.words;
@@ -159,10 +178,16 @@ pub fn waiting<T: Clone>(ui: &mut Ui, scene: &Scene<'_>, close: T, entered: bool
 }
 
 /// Why it did not work, and what to do.
-pub fn failed(ui: &mut Ui, scene: &Scene<'_>, failed: &Failed, calm: &str, details: &mut Details) {
+pub fn failed(
+    ui: &mut Ui,
+    scene: &Scene<'_>,
+    failed: &Failed,
+    (what, act): (&str, &str),
+    calm: &str,
+    details: &mut Details,
+) {
     let words = scene.words;
     let palette = Palette::of(ui);
-    let (what, act) = words.failure(failed.failure);
     widgets::card(ui, |ui| {
         widgets::marked(ui, Tone::Bad, |ui| {
             let what_shown = widgets::strong(ui, what, HEADING, palette.text);
@@ -182,16 +207,7 @@ pub fn failed(ui: &mut Ui, scene: &Scene<'_>, failed: &Failed, calm: &str, detai
     if details.open {
         let text = detail_text(scene, failed);
         widgets::code(ui, &text);
-        ui.horizontal(|ui| {
-            if widgets::button(ui, words.copy()).clicked() {
-                ui.ctx().copy_text(text);
-                details.copied = true;
-            }
-            if details.copied {
-                let copied = widgets::small(ui, words.copied());
-                widgets::announce(ui, &copied, words.copied(), false);
-            }
-        });
+        details.copy(ui, words, &text);
     }
 }
 

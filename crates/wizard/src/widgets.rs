@@ -581,7 +581,8 @@ impl<'a> Field<'a> {
                         .frame(Frame::NONE)
                         .margin(Margin::ZERO)
                         .password(self.password)
-                        .char_limit(256)
+                        // A password is bounded by what holds it, and never cut.
+                        .char_limit(if self.password { usize::MAX } else { 256 })
                         .text_color(if self.read_only {
                             palette.weak
                         } else {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use domain::Timestamp;
+use domain::wizard::Page;
 use egui::{TextureHandle, TextureOptions, Ui, ViewportCommand, vec2};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use protocol::LocalStatus;
+use protocol::{LocalEvent, LocalStatus};
 
 use crate::enroll::Enroll;
 use crate::preferences::{Chosen, Preferences, Want};
@@ -72,6 +73,10 @@ pub struct Window {
     /// The agent is told that it was put off; the window closes when it knows, or soon.
     leaving: Option<Instant>,
     closed: bool,
+    /// A reminder that waited when the window opened: the agent tells of it once more.
+    known: bool,
+    /// How much later it is than the machine says.
+    ahead: Duration,
     zoom: f32,
     /// As the desktop knows the window.
     titled: String,
@@ -97,6 +102,8 @@ impl Window {
             picture: None,
             leaving: None,
             closed: false,
+            known: false,
+            ahead: Duration::ZERO,
             zoom: 1.0,
             titled: String::new(),
         }
@@ -111,11 +118,21 @@ impl Window {
         &self.words
     }
 
+    fn instant(&self) -> Instant {
+        Instant::now() + self.ahead
+    }
+
+    /// Lets time pass at once; for tests.
+    pub fn pass(&mut self, time: Duration) {
+        self.ahead += time;
+    }
+
     fn now(&self) -> Timestamp {
         match &self.status {
             None => Timestamp::UNIX_EPOCH,
             Some((status, received)) => {
-                let since = SignedDuration::try_from(received.elapsed()).unwrap_or_default();
+                let since = self.instant().saturating_duration_since(*received);
+                let since = SignedDuration::try_from(since).unwrap_or_default();
                 status.now.saturating_add(since).unwrap_or(status.now)
             }
         }
@@ -132,7 +149,15 @@ impl Window {
         match news {
             News::Status(status) => self.take_status(ctx, status),
             News::PutOff(_) if self.leaving.is_some() => self.closed = true,
-            News::Started(purpose) => self.come_forward(ctx, *purpose),
+            News::Started(purpose) => {
+                come_forward(ctx, true);
+                self.turn_to(*purpose);
+            }
+            News::Event(LocalEvent::ReminderDue { .. }) if !std::mem::take(&mut self.known) => {
+                // It never takes the focus from what somebody does.
+                come_forward(ctx, false);
+                self.turn_to(Purpose::Renew);
+            }
             News::Away => {
                 if let View::Loading { away } = &mut self.view {
                     *away = true;
@@ -155,17 +180,14 @@ impl Window {
         self.fulfil(wish);
     }
 
-    /// Somebody started this program again. A page on which nothing was begun makes room for the wizard.
-    fn come_forward(&mut self, ctx: &egui::Context, purpose: Purpose) {
-        for command in [
-            ViewportCommand::Minimized(false),
-            ViewportCommand::Focus,
-            // Where a window may not take the focus.
-            ViewportCommand::RequestUserAttention(egui::UserAttentionType::Informational),
-        ] {
-            ctx.send_viewport_cmd(command);
-        }
-        if matches!(self.view, View::Preferences(_)) && purpose != Purpose::Preferences {
+    /// A page on which nothing was begun, or that is done, makes room for what is wanted.
+    fn turn_to(&mut self, purpose: Purpose) {
+        let makes_room = match &self.view {
+            View::Loading { .. } | View::Preferences(_) => true,
+            View::Renew(renew) => matches!(renew.page(), Page::Done { .. }),
+            View::Enroll(_) => false,
+        };
+        if makes_room && purpose != Purpose::Preferences {
             self.purpose = purpose;
             self.view = self.open(purpose);
         }
@@ -182,8 +204,10 @@ impl Window {
                 .of_company(look.company.clone());
             self.picture = look.logo.as_deref().and_then(|logo| picture(ctx, logo));
         }
-        self.status = Some((status.clone(), Instant::now()));
+        self.status = Some((status.clone(), self.instant()));
         if matches!(self.view, View::Loading { .. }) {
+            let identity = status.identity.as_ref();
+            self.known = identity.is_some_and(|identity| identity.reminder_waits);
             self.view = self.open(self.purpose);
         }
     }
@@ -195,7 +219,12 @@ impl Window {
         match (purpose, &status.identity) {
             (Purpose::Preferences, _) => View::Preferences(Preferences::default()),
             (Purpose::Renew, Some(identity)) => {
-                View::Renew(Renew::open(identity, self.purpose == Purpose::Renew))
+                let reminds = self.purpose == Purpose::Renew && identity.reminder_waits;
+                View::Renew(Renew::open(identity, reminds))
+            }
+            // Enrolled anew it would be another computer, which is root's to decide.
+            (Purpose::Enroll, Some(_)) if !status.may_choose_server => {
+                View::Preferences(Preferences::default())
             }
             (Purpose::Renew, None) | (Purpose::Enroll, _) => View::Enroll(Enroll::open(status)),
         }
@@ -207,7 +236,7 @@ impl Window {
             Some(Wish::Ask(ask)) => self.agents.ask(ask),
             Some(Wish::PutOff) => {
                 self.agents.ask(Ask::PutOff);
-                self.leaving = Some(Instant::now());
+                self.leaving = Some(self.instant());
             }
             // From the preference page it goes back there.
             Some(Wish::Close) if self.purpose == Purpose::Preferences => {
@@ -296,23 +325,36 @@ impl Window {
         } else {
             self.fulfil(wish);
         }
-        if let Some(since) = self.leaving {
-            self.closed |= since.elapsed() > FAREWELL;
-            ui.ctx().request_repaint_after(FAREWELL);
-        } else {
-            self.look_again(ui.ctx());
+    }
+
+    /// Time goes on, also while nothing of the window is seen.
+    pub fn tick(&mut self, ctx: &egui::Context) {
+        let now = self.instant();
+        if let View::Renew(renew) = &mut self.view {
+            let wish = renew.tick(now);
+            self.fulfil(wish);
+        }
+        match self.leaving {
+            Some(since) => self.closed |= now.saturating_duration_since(since) > FAREWELL,
+            None => self.look_again(),
+        }
+        let closes = matches!(&self.view, View::Renew(renew) if renew.closes_soon());
+        ctx.request_repaint_after(match self.leaving.is_some() || closes {
+            true => Duration::from_secs(1),
+            false => LOOK_AGAIN,
+        });
+        if self.closed {
+            ctx.send_viewport_cmd(ViewportCommand::Close);
         }
     }
 
     /// Nobody tells what only time changes.
-    fn look_again(&mut self, ctx: &egui::Context) {
-        ctx.request_repaint_after(LOOK_AGAIN);
-        let is_old = |(_, received): &(LocalStatus, Instant)| received.elapsed() >= LOOK_AGAIN;
-        let just_asked = self
-            .looked
-            .is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
-        if self.status.as_ref().is_some_and(is_old) && !just_asked {
-            self.looked = Some(Instant::now());
+    fn look_again(&mut self) {
+        let now = self.instant();
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= LOOK_AGAIN;
+        let received = self.status.as_ref().map(|(_, received)| *received);
+        if received.is_some_and(is_old) && self.looked.is_none_or(is_old) {
+            self.looked = Some(now);
             self.agents.ask(Ask::Status);
         }
     }
@@ -340,6 +382,7 @@ impl eframe::App for Window {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
         }
         self.grow(ctx);
+        self.tick(ctx);
     }
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
@@ -354,6 +397,17 @@ impl eframe::App for Window {
             ui.ctx().send_viewport_cmd(ViewportCommand::Close);
         }
     }
+}
+
+/// So that it is seen; with the focus where somebody asked for the window.
+fn come_forward(ctx: &egui::Context, focus: bool) {
+    ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+    if focus {
+        ctx.send_viewport_cmd(ViewportCommand::Focus);
+    }
+    // Also where a window may not take the focus.
+    let attention = egui::UserAttentionType::Informational;
+    ctx.send_viewport_cmd(ViewportCommand::RequestUserAttention(attention));
 }
 
 /// True when the person closes it.

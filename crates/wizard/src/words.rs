@@ -113,7 +113,7 @@ table! {
     copy: "Copy", "Kopieren";
     copied: "Copied", "Kopiert";
     confirm: "It is the same", "Er ist gleich";
-    check_in_now: "Check in now", "Jetzt melden";
+    check_in_now: "Check in now", "Beim Server melden";
     save_diagnostics: "Save diagnostics", "Diagnose speichern";
 
     // Fields.
@@ -143,7 +143,7 @@ table! {
     meanwhile_title: "Already renewed", "Schon erneuert";
     meanwhile: "The certificate was renewed while this window was open. There is nothing left to do.",
         "Das Zertifikat wurde erneuert, während dieses Fenster offen war. Es ist nichts mehr zu tun.";
-    closes_by_itself: "This window closes by itself.", "Dieses Fenster schließt sich von selbst.";
+    closes_by_itself: "This page closes by itself.", "Diese Seite schließt sich von selbst.";
     failed_title: "That did not work", "Das hat nicht geklappt";
     as_before: "The certificate in use is as it was.",
         "Das verwendete Zertifikat ist unverändert.";
@@ -197,6 +197,10 @@ table! {
     trust_by_administrator: "An administrator of this computer has to confirm the server before anybody can enroll. Give them this fingerprint. Nothing was sent to the server, not even your password.",
         "Bevor jemand registrieren kann, muss die Administration dieses Computers den Server bestätigen. Geben Sie ihr diesen Fingerabdruck. Es wurde nichts an den Server gesendet, auch Ihr Kennwort nicht.";
     fingerprint: "Fingerprint", "Fingerabdruck";
+    not_trusted_yet: "It is not sure that this is the right server.",
+        "Es ist nicht sicher, dass das der richtige Server ist.";
+    not_trusted_yet_act: "Nothing was sent to it, not even your password. An administrator of this computer has to confirm the server first.",
+        "Es wurde nichts dorthin gesendet, auch Ihr Kennwort nicht. Zuerst muss die Administration dieses Computers den Server bestätigen.";
     trust_confirmed: "The server is confirmed. Give your password once more: it was forgotten meanwhile.",
         "Der Server ist bestätigt. Geben Sie Ihr Kennwort noch einmal ein: Es wurde inzwischen vergessen.";
 
@@ -221,15 +225,16 @@ table! {
     schedule: "Schedule of reminders", "Zeitplan der Erinnerungen";
     connection: "Server", "Server";
     reachable_name: "Connection", "Verbindung";
-    last_check_in: "Last check-in", "Letzte Meldung";
+    last_check_in: "Last check-in", "Zuletzt gemeldet";
     never: "Never", "Noch nie";
     compliance: "Compliance", "Konformität";
+    not_evaluated: "No rules were checked yet.", "Es wurden noch keine Regeln geprüft.";
     compliant: "This computer meets every rule.", "Dieser Computer erfüllt alle Regeln.";
-    mends_itself: "It is mended by itself; you need not do anything.",
-        "Das wird von selbst behoben; Sie müssen nichts tun.";
-    needs_help: "It is not mended by itself: ask your help desk.",
-        "Das wird nicht von selbst behoben: Fragen Sie Ihren Helpdesk.";
-    checking_in: "Checking in…", "Meldet sich …";
+    mends_itself: "It will be fixed automatically; you need not do anything.",
+        "Das wird automatisch behoben; Sie müssen nichts tun.";
+    needs_help: "It is not fixed automatically: ask your help desk.",
+        "Das wird nicht automatisch behoben: Fragen Sie Ihren Helpdesk.";
+    checking_in: "Checking in…", "Meldet sich beim Server …";
     saving: "Saving diagnostics…", "Diagnose wird gespeichert …";
     loading: "Asking the agent…", "Der Agent wird gefragt …";
     troubles: "What is in the way", "Was im Weg steht";
@@ -375,12 +380,18 @@ impl Words {
             RenewalFailure::TooMany => (
                 "There were too many attempts just now.",
                 "Es gab gerade zu viele Versuche.",
-                "Wait a quarter of an hour and try again. Your account may be locked so long.",
-                "Warten Sie eine Viertelstunde und versuchen Sie es dann wieder. So lange kann Ihr Konto gesperrt sein.",
+                "Wait a minute and try again. After several wrong passwords it takes longer, up to an hour.",
+                "Warten Sie eine Minute und versuchen Sie es dann wieder. Nach mehreren falschen Kennwörtern dauert es länger, bis zu einer Stunde.",
+            ),
+            RenewalFailure::Busy => (
+                "The agent is still at work on something else.",
+                "Der Agent arbeitet noch an etwas anderem.",
+                "Try again in a moment.",
+                "Versuchen Sie es gleich noch einmal.",
             ),
             RenewalFailure::NotAllowed => (
-                "The server does not allow it for this user or computer.",
-                "Der Server erlaubt es für diesen Benutzer oder Computer nicht.",
+                "It is not allowed for this user or computer.",
+                "Für diesen Benutzer oder Computer ist es nicht erlaubt.",
                 "Your administrator can allow it. Give your help desk the details below.",
                 "Ihre Administration kann es erlauben. Geben Sie Ihrem Helpdesk die Details.",
             ),
@@ -393,8 +404,8 @@ impl Words {
             RenewalFailure::NotTrusted => (
                 "This is not the server that this computer belongs to.",
                 "Das ist nicht der Server, zu dem dieser Computer gehört.",
-                "Your password was not sent to it. You may be in a foreign network; tell your help desk when it happens again.",
-                "Ihr Kennwort wurde nicht gesendet. Vielleicht sind Sie in einem fremden Netz; sagen Sie Ihrem Helpdesk Bescheid, wenn es wieder geschieht.",
+                "Nothing was sent to it, not even your password. You may be in a foreign network; tell your help desk when it happens again.",
+                "Es wurde nichts dorthin gesendet, auch Ihr Kennwort nicht. Vielleicht sind Sie in einem fremden Netz; sagen Sie Ihrem Helpdesk Bescheid, wenn es wieder geschieht.",
             ),
             RenewalFailure::Other => (
                 "Something unexpected got in the way.",
@@ -417,8 +428,8 @@ impl Words {
     pub fn bar_value(&self, percent: u8, left: SignedDuration) -> String {
         let left = self.time_left(left);
         self.say(
-            format!("{percent} % over, {left}"),
-            format!("{percent} % vorbei, {left}"),
+            format!("{percent} % of its life is over, {left}"),
+            format!("{percent} % der Laufzeit sind vorbei, {left}"),
         )
     }
 
@@ -544,7 +555,7 @@ impl Words {
         match (trouble.of, trouble.refused) {
             (TroubleOf::CheckIn, false) => self.pick(
                 "The last check-in failed. It is tried again by itself.",
-                "Die letzte Meldung ist gescheitert. Sie wird von selbst wiederholt.",
+                "Die letzte Meldung beim Server ist gescheitert. Sie wird von selbst wiederholt.",
             ),
             (TroubleOf::CheckIn, true) => self.pick(
                 "The server refused the last check-in. Tell your help desk.",
@@ -591,13 +602,14 @@ impl Words {
     pub fn rule_state(&self, state: ComplianceState) -> &'static str {
         match state {
             ComplianceState::NonCompliant => self.pick("Not met", "Nicht erfüllt"),
-            ComplianceState::RemediationFailed => {
-                self.pick("Mending it did not help", "Beheben half nicht")
-            }
+            ComplianceState::RemediationFailed => self.pick(
+                "The automatic fix did not help",
+                "Automatisches Beheben half nicht",
+            ),
             ComplianceState::Error => self.pick("Could not be checked", "Ließ sich nicht prüfen"),
             ComplianceState::Unknown => self.pick("Not checked yet", "Noch nicht geprüft"),
             ComplianceState::Compliant => self.pick("Met", "Erfüllt"),
-            ComplianceState::Remediated => self.pick("Mended", "Behoben"),
+            ComplianceState::Remediated => self.pick("Fixed", "Behoben"),
             ComplianceState::Exempt => self.pick("Exempt", "Ausgenommen"),
             ComplianceState::NotApplicable => self.pick("Does not apply here", "Gilt hier nicht"),
         }
@@ -627,7 +639,7 @@ impl Words {
         let when = self.moment(at);
         self.say(
             format!("Checked in on {when}."),
-            format!("Gemeldet am {}.", self.moment_dative(at)),
+            format!("Beim Server gemeldet am {}.", self.moment_dative(at)),
         )
     }
 
@@ -762,21 +774,21 @@ impl Words {
         parts.join(" ")
     }
 
-    /// `every 8 hours`, `every day`.
+    /// `every 8 hours`, `every day`: in the largest unit of which it is a whole number.
     fn every(&self, seconds: u64) -> String {
-        let one = match seconds {
-            86_400 => Some(("every day", "jeden Tag")),
-            3600 => Some(("every hour", "jede Stunde")),
-            60 => Some(("every minute", "jede Minute")),
-            _ => None,
-        };
-        match one {
-            Some((english, german)) => self.pick(english, german).to_owned(),
-            None => {
-                let length = self.length(seconds);
-                self.say(format!("every {length}"), format!("alle {length}"))
-            }
+        const UNITS: [(u64, Unit, &str, &str); 4] = [
+            (86_400, Unit::Day, "every day", "jeden Tag"),
+            (3600, Unit::Hour, "every hour", "jede Stunde"),
+            (60, Unit::Minute, "every minute", "jede Minute"),
+            (1, Unit::Second, "every second", "jede Sekunde"),
+        ];
+        let whole = UNITS.into_iter().find(|(size, ..)| seconds % size == 0);
+        let (size, unit, english, german) = whole.unwrap_or(UNITS[3]);
+        if seconds == size {
+            return self.pick(english, german).to_owned();
         }
+        let length = self.count(seconds / size, unit, false);
+        self.say(format!("every {length}"), format!("alle {length}"))
     }
 
     fn count(&self, number: u64, unit: Unit, dative: bool) -> String {
@@ -951,6 +963,8 @@ mod tests {
         assert_eq!(plain(&german.length(301)), "5 Minuten 1 Sekunde");
         assert_eq!(plain(&english.every(28_800)), "every 8 hours");
         assert_eq!(plain(&german.every(86_400)), "jeden Tag");
+        assert_eq!(plain(&english.every(90_000)), "every 25 hours");
+        assert_eq!(plain(&german.every(301)), "alle 301 Sekunden");
         assert_eq!(english.put_off(0), None);
         assert_eq!(english.put_off(1).expect("a count"), "You put it off once.");
         assert_eq!(

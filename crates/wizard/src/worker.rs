@@ -201,7 +201,7 @@ fn end(
         Err(AgentError::Refused { status, reason }) => {
             let failure = match status {
                 403 => RenewalFailure::NotAllowed,
-                429 | 503 => RenewalFailure::TooMany,
+                429 | 503 => RenewalFailure::Busy,
                 _ => RenewalFailure::Other,
             };
             (failure, reason)

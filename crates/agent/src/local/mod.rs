@@ -210,11 +210,16 @@ async fn connection(local: Rc<Local>, stream: UnixStream, caller: Caller, _place
     }
 }
 
-/// Where logind says who is logged in, others are not: services that somebody broke into, and the
-/// further user ids that one user may have.
+/// Where logind says who is logged in, others are not: services that somebody broke into, also those of
+/// users who only linger, and the further user ids that one user may have.
 fn is_logged_in(layout: &Layout, uid: u32) -> bool {
     let users = layout.logged_in_users();
-    !users.is_dir() || users.join(uid.to_string()).exists()
+    if !users.is_dir() {
+        return true;
+    }
+    let user = fs::read_to_string(users.join(uid.to_string())).unwrap_or_default();
+    user.lines()
+        .any(|line| matches!(line, "STATE=active" | "STATE=online"))
 }
 
 /// The socket's file. Removed when dropped.

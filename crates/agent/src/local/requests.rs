@@ -88,10 +88,16 @@ fn status(local: &Local, caller: Caller) -> Result<Answer, Refusal> {
     Ok(answer::json(&status::of(&local.machine, caller)?))
 }
 
-async fn later(local: &Local) -> Result<Answer, Refusal> {
-    let put_off = reminder::put_off(&local.machine, Whose::User).await?;
-    local.refresh();
-    local.changed.notify_one();
+async fn later(local: &Rc<Local>) -> Result<Answer, Refusal> {
+    let local = local.clone();
+    // To its end, also when the window does not wait for it.
+    let work = tokio::task::spawn_local(async move {
+        let put_off = reminder::put_off(&local.machine, Whose::User).await?;
+        local.refresh();
+        local.changed.notify_one();
+        Ok::<_, Failure>(put_off)
+    });
+    let put_off = work.await.map_err(io::Error::other)??;
     Ok(answer::json(&put_off))
 }
 
@@ -99,7 +105,7 @@ fn check_in(local: &Rc<Local>, caller: Caller) -> Result<Answer, Refusal> {
     renewal::require_identity(&local.machine)?;
     work::begin(local, caller, async |local, steps| {
         steps.tell(&RenewalStep::AskingTheSite);
-        renewal::check_in_now(&local.machine).await?;
+        work::asked(local, renewal::check_in_now(&local.machine).await).await?;
         let at = local.machine.now();
         Ok(RenewalStep::CheckedIn { at })
     })
@@ -125,10 +131,11 @@ async fn renew(
     }
     work::begin(local, caller, async move |local, steps| {
         let machine = &local.machine;
-        let _lock = machine.lock().await?;
+        let lock = machine.lock().await?;
         let tell = |step| steps.tell(&step);
-        let renewed =
-            renewal::renew_with_password(machine, &before, &user, &password, &tell).await?;
+        let renewed = renewal::renew_with_password(machine, &before, &user, &password, &tell).await;
+        drop(lock);
+        let renewed = work::asked(local, renewed).await?;
         let (Renewed::Now(identity) | Renewed::Meanwhile(identity)) = renewed;
         let not_after = identity.certificate.not_after();
         Ok(RenewalStep::Renewed { not_after })
@@ -205,10 +212,7 @@ async fn enroll(
 /// somebody's account soon.
 fn try_password(local: &Local, caller: Caller, password: &Zeroizing<String>) -> Option<Answer> {
     if password.is_empty() {
-        return Some(work::already(&work::refused(
-            caller,
-            &Failure::EmptyPassword,
-        )));
+        return Some(work::already(&work::refused(&Failure::EmptyPassword)));
     }
     let now = local.machine.clock.elapsed();
     if caller.is_root || local.passwords.borrow_mut().take(caller.uid, now) {
@@ -238,12 +242,13 @@ async fn take_diagnostics(local: &Rc<Local>, caller: Caller) -> Result<Answer, R
     let machine = local.machine.clone();
     // Reading and compressing takes a while: on a thread of its own.
     let made = tokio::task::spawn_blocking(move || diagnostics::archive(&machine, scope)).await;
+    // Reading it takes as long as its reader wants.
+    drop(taking);
     let file = made.map_err(io::Error::other)??;
     let length = file.metadata()?.len();
     let mut file = tokio::fs::File::from_std(file);
     let (parts, receiver) = mpsc::channel(1);
     tokio::task::spawn_local(async move {
-        let _taking = taking;
         let send = async {
             let mut part = vec![0; 64 << 10];
             while let Ok(length @ 1..) = file.read(&mut part).await {
@@ -253,7 +258,7 @@ async fn take_diagnostics(local: &Rc<Local>, caller: Caller) -> Result<Answer, R
                 }
             }
         };
-        // Who reads a little now and then keeps nobody else waiting.
+        // Nor does it stay for ever for who reads a little now and then.
         let _ = tokio::time::timeout(LONGEST_READING, send).await;
     });
     let mut archive = answer::stream("application/zip", receiver);

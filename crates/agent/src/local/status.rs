@@ -57,6 +57,7 @@ fn of_identity(machine: &Machine, identity: Identity) -> LocalIdentity {
         renewal_settings: schedule.settings(),
         unused_settings: unused(&schedule),
         stage: (now >= first).then_some(stage),
+        reminder_waits: reminder::waiting(machine, &state, &identity).is_some(),
         next_reminder: reminder::next(machine, &state, &identity).map(|next| next.at),
         put_off: state.put_off,
         later_until: reminder::next(machine, &put_off_now, &identity).map(|next| next.at),
@@ -103,7 +104,8 @@ fn troubles(state: &State) -> Vec<LocalTrouble> {
     failed.chain(refused).collect()
 }
 
-fn rules(machine: &Machine, identity: &Identity) -> Vec<LocalRule> {
+fn rules(machine: &Machine, identity: &Identity) -> Option<Vec<LocalRule>> {
+    Standing::of(machine, identity)?.evaluated_at?;
     let mut rules = Vec::new();
     for held in Standing::rules(machine, identity) {
         let found = held.found;
@@ -124,5 +126,5 @@ fn rules(machine: &Machine, identity: &Identity) -> Vec<LocalRule> {
             });
         }
     }
-    rules
+    Some(rules)
 }

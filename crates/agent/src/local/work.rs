@@ -95,29 +95,26 @@ pub fn begin(
             }
         };
         let done = work(&local, &steps).await;
-        if let Err(failure) = &done {
-            note(&local, failure).await;
-        }
         local.refresh();
         local.changed.notify_one();
         // The next one may begin before this one's caller heard of it.
         drop(turn);
         drop(ticket);
-        steps.tell(&done.unwrap_or_else(|failure| refused(caller, &failure)));
+        steps.tell(&done.unwrap_or_else(|failure| refused(&failure)));
     });
     Ok(answer::stream("application/x-ndjson", receiver))
 }
 
-/// Windows of all users hear that the site is not there, and ask for no password that could not help.
-async fn note(local: &Local, failure: &Failure) {
-    if failure.for_the_wizard() != RenewalFailure::SiteUnreachable
-        || local.machine.enrolled().is_err()
+/// What became of asking this computer's site. When it is not there, the windows of all users hear so,
+/// and ask for no password that could not help.
+pub async fn asked<T>(local: &Local, answer: Result<T, Failure>) -> Result<T, Failure> {
+    if let Err(failure) = &answer
+        && failure.for_the_wizard() == RenewalFailure::SiteUnreachable
+        && let Err(error) = renewal::note_unreachable(&local.machine, failure).await
     {
-        return;
-    }
-    if let Err(error) = renewal::note_unreachable(&local.machine, failure).await {
         tracing::error!(event = "cannot-work", %error);
     }
+    answer
 }
 
 /// An answer that is known at once.
@@ -127,9 +124,10 @@ pub fn already(step: &RenewalStep) -> Answer {
     answer::stream("application/x-ndjson", receiver)
 }
 
-pub fn refused(caller: Caller, failure: &Failure) -> RenewalStep {
+pub fn refused(failure: &Failure) -> RenewalStep {
+    // Who may not confirm it can show it to somebody who may.
     let observed = match failure {
-        Failure::NotTrusted { observed, .. } if caller.is_root => *observed,
+        Failure::NotTrusted { observed, .. } => *observed,
         _ => None,
     };
     RenewalStep::Refused {

@@ -362,6 +362,8 @@ fn note_check_in(
     state.next_check_in = Some(now + wait.duration());
     state.skew = Some(answer.time.duration_since(now).as_secs());
     state.trouble = None;
+    // The site is there: what did not reach it has not to wait any longer.
+    state.try_again_at(now);
     state.renewal_mode = answer.renewal_mode;
     state.known_time = Some(machine.know_time(answer.time));
     state.take_window(answer.renewal.suggested_window, &*machine.rng);
@@ -395,13 +397,15 @@ pub async fn note_unreachable(machine: &Machine, failure: &Failure) -> Result<()
     let wait = wait_after(failure, 1);
     machine
         .change_state(|state| {
-            state.trouble.get_or_insert_with(|| Trouble {
-                at: now,
-                what: failure.to_string(),
-                refused: false,
-                failures: 1,
-                next: now + wait,
-            });
+            if state.trouble.as_ref().is_none_or(|trouble| trouble.refused) {
+                state.trouble = Some(Trouble {
+                    at: now,
+                    what: failure.to_string(),
+                    refused: false,
+                    failures: 1,
+                    next: now + wait,
+                });
+            }
         })
         .await?;
     Ok(())

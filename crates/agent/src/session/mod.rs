@@ -4,8 +4,10 @@
 
 mod listening;
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +19,9 @@ use crate::tools::install::WIZARD;
 
 use listening::{Heard, Listening};
 
+/// Lies beside the agent's own.
+pub const PROGRAM: &str = "perennial-session";
+
 /// The first wait for an agent that is not there; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -24,27 +29,28 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The wizard's exit code where there is no display, or nothing that draws.
 const NO_WINDOW: i32 = 1;
 
+/// Puts it in the place of this process. Returns only where that is not possible.
+pub fn become_it(program: &Path, root: &Path) -> io::Error {
+    Command::new(program).arg(root).exec()
+}
+
 /// Runs until the session ends, or at once to its end where there is no wizard: then reminders go on
 /// coming to terminals, which nobody is told on while such a program listens.
 pub fn main(layout: &Layout) {
-    let wizard = wizard();
-    if !wizard.exists() {
-        eprintln!(
-            "there is no {}: reminders come on terminals",
-            wizard.display()
-        );
-        return;
-    }
-    let seat = Seat::new(layout, std::env::var("XDG_SESSION_ID").ok());
     let mut part = Part {
         layout,
-        wizard,
-        seat,
+        wizard: wizard(),
+        seat: Seat::own(layout),
         waits: false,
         is_open: Arc::default(),
     };
     let mut wait = FIRST_WAIT;
-    loop {
+    while !part.seat.has_ended() {
+        if !part.wizard.exists() {
+            let wizard = part.wizard.display();
+            eprintln!("there is no {wizard}: reminders come on terminals");
+            return;
+        }
         if let Ok(listening) = Listening::connect(layout)
             && part.listen(listening)
         {
@@ -52,7 +58,7 @@ pub fn main(layout: &Layout) {
         }
         // Whatever waited, the agent says it again.
         part.waits = false;
-        std::thread::sleep(wait);
+        part.seat.wait(wait);
         wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
@@ -86,6 +92,7 @@ impl Part<'_> {
                     heard = true;
                     self.note(event);
                 }
+                Heard::SeatChanged if self.seat.has_ended() => return heard,
                 Heard::SeatChanged => {}
                 Heard::End => return heard,
             }
@@ -113,20 +120,36 @@ impl Part<'_> {
         if !self.layout.is_machine() {
             command.arg("--socket").arg(self.layout.socket());
         }
-        match command.spawn() {
-            Ok(mut wizard) => {
-                let is_open = self.is_open.clone();
-                is_open.store(true, Ordering::SeqCst);
-                std::thread::spawn(move || {
-                    let ended = wizard.wait();
-                    if ended.is_ok_and(|status| status.code() == Some(NO_WINDOW)) {
-                        // While nobody listens, reminders come on terminals.
-                        std::process::exit(0);
-                    }
-                    is_open.store(false, Ordering::SeqCst);
-                });
+        let is_open = self.is_open.clone();
+        is_open.store(true, Ordering::SeqCst);
+        std::thread::spawn(move || {
+            if let Err(why) = show(&mut command) {
+                // While nobody listens, reminders come on terminals.
+                eprintln!(
+                    "{} {why}: reminders come on terminals",
+                    command.get_program().display()
+                );
+                std::process::exit(0);
             }
-            Err(error) => eprintln!("cannot start {}: {error}", self.wizard.display()),
-        }
+            is_open.store(false, Ordering::SeqCst);
+        });
     }
+}
+
+/// Runs the wizard. One that crashes gets a second chance.
+fn show(command: &mut Command) -> Result<(), String> {
+    let mut ended = run(command)?;
+    if !ended.success() && ended.code() != Some(NO_WINDOW) {
+        ended = run(command)?;
+    }
+    match ended.success() {
+        true => Ok(()),
+        false => Err(format!("failed ({ended})")),
+    }
+}
+
+fn run(command: &mut Command) -> Result<ExitStatus, String> {
+    command
+        .status()
+        .map_err(|error| format!("does not start: {error}"))
 }

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::identity::Machine;
 use crate::platform;
+use crate::session;
 
 /// Names under which the agent is a tool of its own.
 pub const TOOLS: [&str; 4] = ["CMEnroll", "CMUninstall", "CMDiagnostics", "defaults"];
@@ -24,9 +25,11 @@ pub fn run(machine: &Machine) -> Result<(), Failure> {
     if own != layout.program() {
         place(&own, &layout.program())?;
         // A computer without desktops has no windows.
-        let wizard = own.with_file_name(WIZARD);
-        if wizard.exists() {
-            place(&wizard, &layout.programs().join(WIZARD))?;
+        for name in [session::PROGRAM, WIZARD] {
+            let program = own.with_file_name(name);
+            if program.exists() {
+                place(&program, &layout.programs().join(name))?;
+            }
         }
     }
     for tool in TOOLS {

@@ -300,6 +300,7 @@ fn in_words(failure: RenewalFailure) -> &'static str {
             "The user name or the password is wrong. The certificate in use is as it was."
         }
         RenewalFailure::TooMany => "Too many attempts just now. Wait a while and try again.",
+        RenewalFailure::Busy => "The agent is still at work. Try again in a moment.",
         RenewalFailure::NotAllowed => {
             "The site does not allow it. Ask your help desk, and give them this line:"
         }

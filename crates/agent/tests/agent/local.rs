@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use agent::identity::Machine;
 use agent::local::{Bounds, Local, Socket};
+use agent::state::Trouble;
 use domain::{RenewalMode, Timestamp};
+use jiff::SignedDuration;
 use protocol::{LOCAL_LIMIT, LocalEvent, LocalStatus, PutOff, RenewalStep, TroubleOf};
 use serde_json::json;
 use tokio::sync::mpsc as channel;
@@ -595,9 +597,18 @@ fn who_is_not_logged_in_is_not_let_in() {
     assert_eq!(answer.status(), 403, "{answer:?}");
     assert!(answer.body().contains("logged in"), "{answer:?}");
     served.is_well();
-    std::fs::write(users.join(NOBODY.to_string()), "").expect("written");
-    let answer = served.ask_as_nobody(&get(STATUS)).expect("as root");
-    assert_eq!(answer.status(), 200);
+    // Who only lingers is not before a screen, and who leaves is not any more.
+    for (state, status) in [
+        ("", 403),
+        ("STATE=lingering\n", 403),
+        ("STATE=closing\n", 403),
+        ("NAME=nobody\nSTATE=online\n", 200),
+        ("STATE=active\n", 200),
+    ] {
+        std::fs::write(users.join(NOBODY.to_string()), state).expect("written");
+        let answer = served.ask_as_nobody(&get(STATUS)).expect("as root");
+        assert_eq!(answer.status(), status, "{state}");
+    }
 }
 
 #[test]
@@ -802,10 +813,24 @@ fn a_site_that_a_user_did_not_reach_is_away_for_all() {
         check_in();
     }
     assert_eq!(trouble(), Some(first));
+    // Nor does a site that is there again stay away because a silent renewal did not reach it.
+    let now = served.place.clock.real();
+    served.change_state(|state| {
+        state.renewal_trouble = Some(Trouble {
+            at: now,
+            what: "nobody is there".to_owned(),
+            refused: false,
+            failures: 5,
+            next: now + SignedDuration::from_hours(1),
+        });
+    });
+    served.place.clock.pass(5);
     served.place.site.records().away = false;
     assert!(matches!(check_in()[1], RenewalStep::CheckedIn { .. }));
     assert_eq!(events.next(), LocalEvent::SiteReachable(true));
     assert_eq!(trouble(), None);
+    let renewal = served.place.machine.state().renewal_trouble;
+    assert!(renewal.is_some_and(|trouble| trouble.next <= served.place.clock.real()));
 }
 
 #[test]

@@ -139,6 +139,15 @@ impl Desk {
         std::mem::take(&mut self.wire.borrow_mut().asked)
     }
 
+    /// Time passes, and the window notices, whether it is seen or not.
+    pub fn pass(&mut self, seconds: u64) {
+        let ctx = self.harness.ctx.clone();
+        let window = self.harness.state_mut();
+        window.pass(std::time::Duration::from_secs(seconds));
+        window.hear_all(&ctx);
+        window.tick(&ctx);
+    }
+
     pub fn press(&mut self, key: Key) {
         self.harness.key_press(key);
         self.harness.run_steps(3);
@@ -330,6 +339,7 @@ pub fn status() -> LocalStatus {
             last_check_in: Some(at("2026-11-25T08:41:00Z")),
             renewal_settings: RenewalSchedule::default().settings(),
             stage: Some(ReminderStage::FirstPeriod),
+            reminder_waits: true,
             next_reminder: Some(at("2026-11-26T09:00:00Z")),
             put_off: 0,
             later_until: Some(at("2026-11-26T09:00:00Z")),
@@ -337,7 +347,7 @@ pub fn status() -> LocalStatus {
             site_reachable: true,
             troubles: Vec::new(),
             unused_settings: Vec::new(),
-            compliance: Vec::new(),
+            compliance: Some(Vec::new()),
         }),
         look: Look {
             company: Some("Contoso".to_owned()),
@@ -374,7 +384,7 @@ pub fn troubled(identity: &mut LocalIdentity) {
         since: at("2026-11-20T10:00:00Z"),
         mends_itself,
     };
-    identity.compliance = vec![
+    identity.compliance = Some(vec![
         rule(
             "The screen locks after ten minutes",
             ComplianceState::NonCompliant,
@@ -386,7 +396,7 @@ pub fn troubled(identity: &mut LocalIdentity) {
             false,
         ),
         rule("The firewall is on", ComplianceState::Unknown, false),
-    ];
+    ]);
 }
 
 impl Desk {

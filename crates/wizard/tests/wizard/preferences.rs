@@ -37,6 +37,19 @@ fn it_shows_how_the_computer_stands() {
 }
 
 #[test]
+fn what_was_never_checked_is_not_called_good() {
+    let mut setup = Setup::new(Purpose::Preferences);
+    for (rules, line) in [
+        (None, "No rules were checked yet."),
+        (Some(Vec::new()), "This computer meets every rule."),
+    ] {
+        setup = setup.identity(|identity| identity.compliance = rules);
+        let words = setup.sit_down().words();
+        assert!(words.contains(line), "{line}: {words}");
+    }
+}
+
+#[test]
 fn trouble_is_told_in_plain_words() {
     let desk = Setup::new(Purpose::Preferences)
         .identity(troubled)
@@ -45,9 +58,9 @@ fn trouble_is_told_in_plain_words() {
     for part in [
         "3 rules need attention",
         "The screen locks after ten minutes",
-        "It is mended by itself; you need not do anything.",
-        "Mending it did not help",
-        "It is not mended by itself: ask your help desk.",
+        "It will be fixed automatically; you need not do anything.",
+        "The automatic fix did not help",
+        "It is not fixed automatically: ask your help desk.",
         "RenewalPeriod2 is set to \"5000000\", which is not used: it is longer than RenewalPeriod1",
         "Not reachable; it is tried again by itself",
         "cannot be reached: connection refused",

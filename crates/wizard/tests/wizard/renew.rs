@@ -267,18 +267,85 @@ fn what_was_renewed_meanwhile_closes_by_itself() {
     let not_after = at("2027-12-04T13:30:00Z");
     desk.hear(News::Event(LocalEvent::Renewed { not_after }));
     let words = desk.words();
-    assert!(words.contains("This window closes by itself."), "{words}");
-    // Each step is a quarter of a second.
-    desk.harness.run_steps(40);
+    assert!(words.contains("This page closes by itself."), "{words}");
+    desk.pass(15);
     assert!(!desk.is_closed(), "there is time to read it");
-    desk.harness.run_steps(60);
+    desk.pass(15);
     assert!(desk.is_closed());
-    assert!(desk.asked().is_empty(), "there is nothing to put off");
+    let asked = desk.asked();
+    let puts_off = |ask: &Ask| matches!(ask, Ask::PutOff);
+    assert!(!asked.iter().any(puts_off), "there is nothing to put off");
     // What a person renewed stays until they close it.
     let mut desk = submitted();
     desk.step(crate::desk::renewed());
-    desk.harness.run_steps(120);
+    desk.pass(3600);
     assert!(!desk.is_closed());
+    // The next reminder finds it there.
+    desk.hear(News::Event(due()));
+    desk.hear(News::Event(due()));
+    assert_eq!(desk.heading(), "Renew your certificate");
+}
+
+fn due() -> LocalEvent {
+    LocalEvent::ReminderDue {
+        stage: ReminderStage::FirstPeriod,
+        not_after: at("2026-12-04T13:30:00Z"),
+    }
+}
+
+#[test]
+fn a_hidden_window_closes_too() {
+    // Nothing is drawn from here on.
+    let mut desk = desk();
+    assert!(!desk.harness.state_mut().close());
+    assert!(matches!(desk.asked().as_slice(), [Ask::PutOff]));
+    desk.pass(1);
+    assert!(!desk.is_closed(), "the agent has a moment to answer");
+    desk.pass(2);
+    assert!(desk.is_closed());
+}
+
+#[test]
+fn what_is_shown_does_not_grow_old() {
+    let mut desk = desk();
+    desk.pass(10);
+    assert!(desk.asked().is_empty());
+    desk.pass(15);
+    assert!(matches!(desk.asked().as_slice(), [Ask::Status]));
+    desk.pass(1);
+    assert!(desk.asked().is_empty(), "once");
+}
+
+#[test]
+fn who_opens_it_by_hand_puts_nothing_off() {
+    let setup = Setup::new(Purpose::Renew).identity(|identity| identity.reminder_waits = false);
+    let mut desk = setup.sit_down();
+    assert!(!desk.has(Role::Button, "Remind me later"));
+    assert!(!desk.words().contains("brings this window back"));
+    // The reminder that comes meanwhile is one.
+    desk.hear(News::Event(due()));
+    assert!(desk.has(Role::Button, "Remind me later"));
+    desk.click("Remind me later");
+    assert!(matches!(desk.asked().as_slice(), [Ask::PutOff]));
+}
+
+#[test]
+fn an_agent_at_work_is_no_wrong_password_and_no_answer_of_the_site() {
+    let mut desk = submitted();
+    desk.refuse(RenewalFailure::Busy);
+    let words = desk.words();
+    assert!(words.contains("Try again in a moment."), "{words}");
+    let setup = Setup::new(Purpose::Renew).identity(|identity| identity.site_reachable = false);
+    let mut desk = setup.sit_down();
+    desk.press(Key::Enter);
+    desk.press(Key::Enter);
+    let busy = crate::desk::refused(RenewalFailure::Busy);
+    desk.hear(News::CheckIn(busy));
+    assert_eq!(desk.heading(), "The server cannot be reached");
+    // It can be asked again.
+    desk.asked();
+    desk.press(Key::Enter);
+    assert!(matches!(desk.asked().as_slice(), [Ask::CheckIn]));
 }
 
 #[test]

@@ -71,13 +71,12 @@ fn bare(value: &Value) -> String {
 
 /// As C's `%.17g` writes it, with the fewest digits that give the same number.
 fn real(number: f64) -> String {
-    let exponent = number.abs().log10().floor();
-    if number == 0.0 || !number.is_finite() || (-5.0..17.0).contains(&exponent) {
-        return number.to_string().to_lowercase();
-    }
     let text = format!("{number:e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
+    if (-5..17).contains(&exponent) {
+        return number.to_string().to_lowercase();
+    }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
