@@ -7,7 +7,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 
 # A desktop without a screen, its keyboard, its screen reader, and programs that are open on it.
 DESKTOP := xvfb openbox xdotool imagemagick libgl1 libgl1-mesa-dri libegl1 libxkbcommon-x11-0 \
-  libx11-xcb1 libxcursor1 libxi6 fonts-inter dbus at-spi2-core python3-pyatspi xterm dunst wmctrl
+  libx11-xcb1 libxcursor1 libxi6 fonts-inter dbus at-spi2-core python3-pyatspi xterm dunst wmctrl weston
 
 .PHONY: help
 help: ## Show this list

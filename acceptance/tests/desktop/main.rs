@@ -8,3 +8,4 @@ mod enrolling;
 mod reminding;
 mod renewing;
 mod secrecy;
+mod wayland;

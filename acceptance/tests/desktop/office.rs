@@ -41,6 +41,24 @@ impl Office {
         Ok(office)
     }
 
+    /// The wizard is open.
+    pub fn reminded(name: &str) -> Result<Self> {
+        let mut office = Self::open(name, None)?;
+        office.start_agent()?;
+        office.log_in()?;
+        office.remind_now()?;
+        office.desktop.page(NOTICE)?;
+        Ok(office)
+    }
+
+    /// It asks for a password.
+    pub fn asked_for_password(name: &str) -> Result<Self> {
+        let office = Self::reminded(name)?;
+        office.desktop.press("Return")?;
+        office.desktop.page(PASSWORD_PAGE)?;
+        Ok(office)
+    }
+
     pub fn without_enrollment(name: &str, clock: Option<String>) -> Result<Self> {
         let site = Site::with("sqlite", clock.clone())?;
         site.configure(|text| {

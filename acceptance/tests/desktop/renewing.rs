@@ -64,13 +64,7 @@ fn a_reminder_opens_the_wizard_and_a_password_renews() -> Result<()> {
 
 #[test]
 fn the_site_goes_away_and_comes_back() -> Result<()> {
-    let mut office = Office::open("site-down", None)?;
-    office.start_agent()?;
-    office.log_in()?;
-    office.remind_now()?;
-    office.desktop.page(NOTICE)?;
-    office.desktop.press("Return")?;
-    office.desktop.page(PASSWORD_PAGE)?;
+    let mut office = Office::asked_for_password("site-down")?;
 
     let at = office.stop_site()?;
     office.desktop.type_text(PASSWORD)?;
@@ -100,13 +94,7 @@ fn the_site_goes_away_and_comes_back() -> Result<()> {
 
 #[test]
 fn the_agent_goes_away_and_comes_back() -> Result<()> {
-    let mut office = Office::open("agent-gone", None)?;
-    office.start_agent()?;
-    office.log_in()?;
-    office.remind_now()?;
-    office.desktop.page(NOTICE)?;
-    office.desktop.press("Return")?;
-    office.desktop.page(PASSWORD_PAGE)?;
+    let mut office = Office::asked_for_password("agent-gone")?;
     office.desktop.type_text("half a pass")?;
 
     office.kill_agent();
@@ -124,13 +112,7 @@ fn the_agent_goes_away_and_comes_back() -> Result<()> {
 
 #[test]
 fn what_renews_silently_meanwhile_is_told_and_the_window_closes() -> Result<()> {
-    let mut office = Office::open("meanwhile", None)?;
-    office.start_agent()?;
-    office.log_in()?;
-    office.remind_now()?;
-    office.desktop.page(NOTICE)?;
-    office.desktop.press("Return")?;
-    office.desktop.page(PASSWORD_PAGE)?;
+    let office = Office::asked_for_password("meanwhile")?;
     let before = office.serial()?;
     office.client.agent("renew")?.succeeded();
     assert_ne!(office.serial()?, before);
@@ -142,11 +124,7 @@ fn what_renews_silently_meanwhile_is_told_and_the_window_closes() -> Result<()> 
 
 #[test]
 fn a_second_start_brings_the_first_window_forward() -> Result<()> {
-    let mut office = Office::open("two-wizards", None)?;
-    office.start_agent()?;
-    office.log_in()?;
-    office.remind_now()?;
-    office.desktop.page(NOTICE)?;
+    let office = Office::reminded("two-wizards")?;
     office.desktop.minimize_window()?;
     until("it is put away", || Ok(!office.is_wizard_open()?))?;
     // The person presses an icon.

@@ -10,17 +10,11 @@ use acceptance::secrets;
 use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64;
 
-use crate::office::{NOTICE, Office, PASSWORD_PAGE, RENEWED, field, says};
+use crate::office::{Office, PASSWORD_PAGE, RENEWED, field, says};
 
 #[test]
 fn a_screen_reader_reads_the_password_page_and_no_password() -> Result<()> {
-    let mut office = Office::open("screen-reader", None)?;
-    office.start_agent()?;
-    office.log_in()?;
-    office.remind_now()?;
-    office.desktop.page(NOTICE)?;
-    office.desktop.press("Return")?;
-    office.desktop.page(PASSWORD_PAGE)?;
+    let office = Office::asked_for_password("screen-reader")?;
     office.desktop.type_text(PASSWORD)?;
     // As many characters as were typed, and none of them.
     let mut page = Vec::new();
@@ -84,13 +78,7 @@ fn count_in_memory(process: u32, secret: &str) -> Result<usize> {
 
 #[test]
 fn a_password_that_was_used_stays_nowhere() -> Result<()> {
-    let mut office = Office::open("secrecy", None)?;
-    office.start_agent()?;
-    office.log_in()?;
-    office.remind_now()?;
-    office.desktop.page(NOTICE)?;
-    office.desktop.press("Return")?;
-    office.desktop.page(PASSWORD_PAGE)?;
+    let office = Office::asked_for_password("secrecy")?;
     office.desktop.type_text(PASSWORD)?;
     let wizard = office.wizard_process()?;
     // It is where it is typed: so this finds what it looks for.
