@@ -198,7 +198,7 @@ async fn sleep(
         }
         return Ok(());
     };
-    let offline = machine.state().is_offline();
+    let offline = machine.state().waits_for_network();
     let network = async {
         match offline.then(NetworkWatch::start).flatten() {
             Some(watch) => {

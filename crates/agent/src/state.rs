@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 
+/// Between two attempts that nobody planned.
+const SHORTEST_WAIT: SignedDuration = SignedDuration::from_mins(1);
+
 /// The schedule and the last outcomes. Losing it costs a check-in, never an identity.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -136,16 +139,49 @@ impl State {
 
     /// What was not reachable is tried again at once: the machine woke, or the network changed.
     pub fn try_again_at(&mut self, now: Timestamp) {
-        for trouble in [
+        for trouble in self.troubles() {
+            trouble.next = now;
+        }
+    }
+
+    /// A check-in got through: what waits for the site has not to wait long any more. How often that
+    /// happens is up to users, too, and so it is not at once.
+    pub fn try_again_soon(&mut self) {
+        for trouble in self.troubles() {
+            let soon = trouble.at.saturating_add(SHORTEST_WAIT);
+            trouble.next = trouble.next.min(soon.unwrap_or(trouble.next));
+        }
+    }
+
+    /// Those of a site that did not say no.
+    fn troubles(&mut self) -> impl Iterator<Item = &mut Trouble> {
+        let all = [
             &mut self.trouble,
             &mut self.renewal_trouble,
             &mut self.policy_trouble,
             &mut self.delivery_trouble,
-        ] {
-            if let Some(trouble) = trouble.as_mut().filter(|trouble| !trouble.refused) {
-                trouble.next = now;
-            }
-        }
+        ];
+        let some = all.into_iter().filter_map(Option::as_mut);
+        some.filter(|trouble| !trouble.refused)
+    }
+
+    /// The site was not there, whatever was asked of it. Check-ins look whether it is back: soon, and the
+    /// next attempt stays as it was planned, as who asks often must not make it late.
+    pub fn note_unreachable(&mut self, now: Timestamp, what: String, wait: SignedDuration) {
+        let next = now + wait;
+        self.trouble.get_or_insert(Trouble {
+            at: now,
+            what,
+            refused: false,
+            failures: 1,
+            next,
+        });
+        self.next_check_in = self.next_check_in.map(|at| at.min(next));
+    }
+
+    /// The site answered somebody, and be it with a no.
+    pub fn note_reachable(&mut self) {
+        self.trouble.take_if(|trouble| !trouble.refused);
     }
 
     /// The skew as the site is told: less than five minutes is the network's doing, and a difference
@@ -155,14 +191,17 @@ impl State {
         Some(skew / 60 * 60)
     }
 
-    /// True when the site was not reachable at the last attempt of anything: a check-in that got through
-    /// since then shows that it is.
+    /// True when the site was not there, by the last check-in or by what was asked since: people are asked
+    /// for nothing that it would have to answer. What else fails says nothing of that.
     pub fn is_offline(&self) -> bool {
-        let reached = self.last_check_in;
-        let offline = |trouble: &Option<Trouble>| {
-            let offline = trouble.as_ref().filter(|trouble| !trouble.refused);
-            offline.is_some_and(|trouble| reached.is_none_or(|reached| trouble.at > reached))
-        };
+        self.trouble
+            .as_ref()
+            .is_some_and(|trouble| !trouble.refused)
+    }
+
+    /// True when another network may help.
+    pub fn waits_for_network(&self) -> bool {
+        let waits = |trouble: &Option<Trouble>| trouble.as_ref().is_some_and(|t| !t.refused);
         [
             &self.trouble,
             &self.renewal_trouble,
@@ -170,7 +209,7 @@ impl State {
             &self.delivery_trouble,
         ]
         .into_iter()
-        .any(offline)
+        .any(waits)
     }
 }
 

@@ -62,8 +62,8 @@ pub struct LocalIdentity {
     pub unused_settings: Vec<(RenewalKey, Unused)>,
     /// The certificate's time, by its schedule; none before the first period.
     pub stage: Option<ReminderStage>,
-    /// One is due and waits for a person.
-    pub reminder_waits: bool,
+    /// Since when one is due and waits for a person, if one does.
+    pub reminder_waits: Option<Timestamp>,
     /// When a reminder comes next; none when none is planned.
     pub next_reminder: Option<Timestamp>,
     /// How often it was put off in the second period.
@@ -193,8 +193,10 @@ pub struct PutOff {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LocalEvent {
-    /// A reminder is due: whoever has a person before it shows it.
+    /// A reminder is due: whoever has a person before it shows it. Who comes later hears of it again, by the
+    /// same moment.
     ReminderDue {
+        since: Timestamp,
         stage: ReminderStage,
         not_after: Timestamp,
     },

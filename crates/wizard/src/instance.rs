@@ -9,6 +9,36 @@ use std::time::Duration;
 
 use crate::window::Purpose;
 
+/// How this program was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    pub purpose: Purpose,
+    /// Else the session part did it, for a reminder.
+    pub by_person: bool,
+}
+
+impl Start {
+    const REMINDER: &str = "remind";
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self.by_person {
+            true => self.purpose.name(),
+            false => Self::REMINDER,
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        let by_person = name != Self::REMINDER;
+        let purpose = if by_person {
+            Purpose::named(name)?
+        } else {
+            Purpose::Renew
+        };
+        Some(Self { purpose, by_person })
+    }
+}
+
 /// Held as long as the window is open.
 pub struct Instance {
     _lock: File,
@@ -17,11 +47,11 @@ pub struct Instance {
 
 impl Instance {
     /// None when another one is open: it was told.
-    pub fn take(purpose: Purpose) -> io::Result<Option<Self>> {
-        Self::take_in(&folder()?, &display(), purpose)
+    pub fn take(start: Start) -> io::Result<Option<Self>> {
+        Self::take_in(&folder()?, &display(), start)
     }
 
-    fn take_in(folder: &Path, display: &str, purpose: Purpose) -> io::Result<Option<Self>> {
+    fn take_in(folder: &Path, display: &str, start: Start) -> io::Result<Option<Self>> {
         let named = |end: &str| folder.join(format!("perennial-wizard-{display}.{end}"));
         let file = File::options()
             .create(true)
@@ -44,7 +74,7 @@ impl Instance {
                 Err(TryLockError::WouldBlock) => {}
             }
             let told = UnixStream::connect(&socket)
-                .and_then(|mut first| first.write_all(purpose.name().as_bytes()));
+                .and_then(|mut first| first.write_all(start.name().as_bytes()));
             tries -= 1;
             if told.is_ok() || tries == 0 {
                 return Ok(None);
@@ -55,13 +85,13 @@ impl Instance {
     }
 
     /// What later starts wanted, one after the other, for ever. Waits.
-    pub fn starts(&self) -> impl Iterator<Item = Purpose> + '_ {
+    pub fn starts(&self) -> impl Iterator<Item = Start> + '_ {
         let starts = self.starts.iter().flat_map(UnixListener::incoming);
         starts.filter_map(|start| {
             let mut name = String::new();
             let mut start = start.ok()?.take(64);
             start.read_to_string(&mut name).ok()?;
-            Purpose::named(&name)
+            Start::named(&name)
         })
     }
 }
@@ -91,24 +121,24 @@ mod tests {
     #[test]
     fn the_second_one_tells_the_first() {
         let folder = tempfile::tempdir().expect("a folder");
-        let take = |purpose| Instance::take_in(folder.path(), "0", purpose).expect("a lock");
-        let first = take(Purpose::Preferences).expect("nobody else");
-        for purpose in [Purpose::Renew, Purpose::Enroll] {
-            assert!(take(purpose).is_none());
+        let start = |name| Start::named(name).expect("a start");
+        let take = |name| Instance::take_in(folder.path(), "0", start(name)).expect("a lock");
+        let first = take("preferences").expect("nobody else");
+        for name in ["renew", "remind"] {
+            assert!(take(name).is_none());
         }
         // Who says nothing that is understood is passed over.
         let socket = folder.path().join("perennial-wizard-0.sock");
         let mut other = UnixStream::connect(socket).expect("it listens");
         other.write_all(b"format-disk").expect("written");
         drop(other);
-        assert!(take(Purpose::Preferences).is_none());
-        let told: Vec<_> = first.starts().take(3).collect();
-        let expected = [Purpose::Renew, Purpose::Enroll, Purpose::Preferences];
-        assert_eq!(told, expected);
+        assert!(take("enroll").is_none());
+        let told: Vec<_> = first.starts().take(3).map(Start::name).collect();
+        assert_eq!(told, ["renew", "remind", "enroll"]);
         // Before another screen there is another one.
-        let other = Instance::take_in(folder.path(), "1", Purpose::Renew);
+        let other = Instance::take_in(folder.path(), "1", start("renew"));
         assert!(other.expect("a lock").is_some());
         drop(first);
-        assert!(take(Purpose::Renew).is_some());
+        assert!(take("renew").is_some());
     }
 }

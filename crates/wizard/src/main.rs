@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use wizard::agent::Agent;
-use wizard::instance::Instance;
+use wizard::instance::{Instance, Start};
 use wizard::remind;
 use wizard::theme::{self, Scheme};
 use wizard::window::{LEAST_SIZE, Purpose, SIZE, Window};
@@ -31,9 +31,7 @@ Usage: perennial-wizard [renew | remind | enroll | preferences] [--socket PATH]
 Without a display, use: perennial-agent renew --user NAME";
 
 struct Arguments {
-    purpose: Purpose,
-    /// Not now when somebody presents something.
-    considerate: bool,
+    start: Start,
     socket: PathBuf,
 }
 
@@ -44,20 +42,21 @@ enum Asked {
 }
 
 fn arguments() -> Result<Asked, String> {
-    let mut purpose = Purpose::Preferences;
-    let mut considerate = false;
+    let mut start = Start {
+        purpose: Purpose::Preferences,
+        by_person: true,
+    };
     let mut socket = PathBuf::from(wizard::agent::SOCKET);
     let mut given = std::env::args_os().skip(1);
     while let Some(argument) = given.next() {
         match argument.to_str() {
-            Some("remind") => (purpose, considerate) = (Purpose::Renew, true),
             Some("--socket") => {
                 socket = given.next().ok_or("--socket needs a path")?.into();
             }
             Some("-h" | "--help") => return Ok(Asked::Help),
             Some("-V" | "--version") => return Ok(Asked::Version),
-            name => match name.and_then(Purpose::named) {
-                Some(named) => purpose = named,
+            name => match name.and_then(Start::named) {
+                Some(named) => start = named,
                 None => {
                     let argument = argument.display();
                     return Err(format!("unknown argument '{argument}'; see --help"));
@@ -65,11 +64,7 @@ fn arguments() -> Result<Asked, String> {
             },
         }
     }
-    Ok(Asked::Window(Arguments {
-        purpose,
-        considerate,
-        socket,
-    }))
+    Ok(Asked::Window(Arguments { start, socket }))
 }
 
 fn main() -> ExitCode {
@@ -94,14 +89,14 @@ fn main() -> ExitCode {
         eprintln!("error: {}", words.no_display());
         return ExitCode::FAILURE;
     }
-    if arguments.considerate {
+    if !arguments.start.by_person {
         let agent = Agent::at(&arguments.socket);
         if !remind::may_open(&agent, &locale, &TimeZone::system()) {
             return ExitCode::SUCCESS;
         }
     }
     // Without a place for the lock a second window is the smaller harm.
-    let instance = match Instance::take(arguments.purpose) {
+    let instance = match Instance::take(arguments.start) {
         Ok(None) => {
             eprintln!("{}", words.already_open());
             return ExitCode::SUCCESS;
@@ -109,7 +104,12 @@ fn main() -> ExitCode {
         Ok(Some(instance)) => Some(instance),
         Err(_) => None,
     };
-    match open(arguments.purpose, instance, &arguments.socket, &locale) {
+    match open(
+        arguments.start.purpose,
+        instance,
+        &arguments.socket,
+        &locale,
+    ) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {} ({error})", words.no_display());

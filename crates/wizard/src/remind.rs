@@ -16,11 +16,9 @@ use crate::words::Words;
 /// How long an agent that does not answer is left alone.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What happens to a notification.
 enum Heard {
-    Pressed,
-    /// The person, or the desktop, took it away.
-    Gone,
+    /// What happened to a notification, by its number: a person pressed it, or it is gone.
+    End { number: usize, pressed: bool },
     /// There is nothing to remind of any more.
     Done,
     /// The next reminder is due.
@@ -35,7 +33,7 @@ pub fn may_open(agent: &Agent, locale: &str, zone: &TimeZone) -> bool {
     let (tell, heard) = channel();
     let (listener, told) = (agent.clone(), tell.clone());
     thread::spawn(move || listen(&listener, &told));
-    loop {
+    for number in 0.. {
         let Some(status) = status(agent, &heard) else {
             return false;
         };
@@ -43,39 +41,34 @@ pub fn may_open(agent: &Agent, locale: &str, zone: &TimeZone) -> bool {
         let Some(mut shown) = notify(&status, locale, zone.clone()) else {
             return true;
         };
-        let pressed = tell.clone();
-        shown.tell(move |is_pressed| {
-            let heard = if is_pressed {
-                Heard::Pressed
-            } else {
-                Heard::Gone
-            };
-            let _ = pressed.send(heard);
+        let ends = tell.clone();
+        shown.tell(move |pressed| {
+            let _ = ends.send(Heard::End { number, pressed });
         });
-        match heard.recv() {
-            Ok(Heard::Pressed) => return true,
-            Ok(Heard::Gone) => return false,
-            Ok(Heard::Done) | Err(_) => {
-                shown.close();
-                return false;
+        let again = loop {
+            match heard.recv() {
+                // The one before says late that it was closed.
+                Ok(Heard::End { number: of, .. }) if of != number => {}
+                Ok(Heard::End { pressed, .. }) => return pressed,
+                Ok(Heard::Again) => break true,
+                Ok(Heard::Done) | Err(_) => break false,
             }
-            Ok(Heard::Again) => {
-                shown.close();
-                if !desktop::is_busy() {
-                    return true;
-                }
-            }
+        };
+        shown.close();
+        if !again || !desktop::is_busy() {
+            return again;
         }
-        // The one that was closed says so, too.
-        while heard.try_recv().is_ok() {}
     }
+    false
 }
 
 /// What it is about, once the agent answers. None when there is nothing to remind of any more.
 fn status(agent: &Agent, heard: &Receiver<Heard>) -> Option<LocalStatus> {
     loop {
         if let Ok(status) = agent.status() {
-            return Some(status);
+            let identity = status.identity.as_ref();
+            let waits = identity.is_some_and(|identity| identity.reminder_waits.is_some());
+            return waits.then_some(status);
         }
         match heard.recv_timeout(AGAIN) {
             Ok(Heard::Done) | Err(RecvTimeoutError::Disconnected) => return None,
@@ -104,26 +97,28 @@ fn notify(status: &LocalStatus, locale: &str, zone: TimeZone) -> Option<desktop:
 
 /// For as long as this program runs, also over a restart of the agent.
 fn listen(agent: &Agent, tell: &Sender<Heard>) {
+    let mut known = None;
     loop {
-        let mut known = false;
         let _ = agent.events(
             || {
-                let waits = |status: LocalStatus| {
-                    status
-                        .identity
-                        .is_some_and(|identity| identity.reminder_waits)
-                };
-                if agent.status().is_ok_and(|status| !waits(status)) {
+                let waits = agent.status().map(|status| {
+                    let identity = status.identity;
+                    identity.and_then(|identity| identity.reminder_waits)
+                });
+                if let Ok(None) = waits {
                     let _ = tell.send(Heard::Done);
                 }
             },
             |event| {
                 let heard = match event {
-                    // The first one is what is known.
-                    LocalEvent::ReminderDue { .. } if !std::mem::replace(&mut known, true) => {
-                        return;
+                    LocalEvent::ReminderDue { since, .. } => {
+                        match known.replace(since) {
+                            // The first one is what this program was started for.
+                            None => return,
+                            Some(before) if before == since => return,
+                            Some(_) => Heard::Again,
+                        }
                     }
-                    LocalEvent::ReminderDue { .. } => Heard::Again,
                     LocalEvent::ReminderDone | LocalEvent::Renewed { .. } => Heard::Done,
                     LocalEvent::SiteReachable(_) => return,
                 };

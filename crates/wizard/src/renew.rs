@@ -71,7 +71,8 @@ impl Renew {
         self.wizard.page()
     }
 
-    /// News of the agent. `status` is in the scene already.
+    /// News of the agent. `status` is in the scene already. Nothing but its own end takes a page away on which
+    /// somebody types: whether the site is there, they learn from its answer.
     pub fn hear(&mut self, news: &News) -> Option<Wish> {
         let event = match news {
             News::Away => Event::AgentGone,
@@ -127,6 +128,10 @@ impl Renew {
             }
             News::PutOff(_) | News::Saved(_) | News::Started(_) => return None,
         };
+        let types = *self.wizard.page() == Page::Credentials && !self.password.is_empty();
+        if types && event == Event::SiteReachable(false) {
+            return None;
+        }
         self.take(event)
     }
 

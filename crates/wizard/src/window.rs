@@ -73,8 +73,8 @@ pub struct Window {
     /// The agent is told that it was put off; the window closes when it knows, or soon.
     leaving: Option<Instant>,
     closed: bool,
-    /// A reminder that waited when the window opened: the agent tells of it once more.
-    known: bool,
+    /// The reminder that was seen last: an agent that restarts tells of it once more.
+    known: Option<Timestamp>,
     /// How much later it is than the machine says.
     ahead: Duration,
     zoom: f32,
@@ -102,7 +102,7 @@ impl Window {
             picture: None,
             leaving: None,
             closed: false,
-            known: false,
+            known: None,
             ahead: Duration::ZERO,
             zoom: 1.0,
             titled: String::new(),
@@ -149,12 +149,12 @@ impl Window {
         match news {
             News::Status(status) => self.take_status(ctx, status),
             News::PutOff(_) if self.leaving.is_some() => self.closed = true,
-            News::Started(purpose) => {
-                come_forward(ctx, true);
-                self.turn_to(*purpose);
+            News::Started(start) => {
+                come_forward(ctx, start.by_person);
+                self.turn_to(start.purpose);
             }
-            News::Event(LocalEvent::ReminderDue { .. }) if !std::mem::take(&mut self.known) => {
-                // It never takes the focus from what somebody does.
+            News::Event(LocalEvent::ReminderDue { since, .. }) if self.known != Some(*since) => {
+                self.known = Some(*since);
                 come_forward(ctx, false);
                 self.turn_to(Purpose::Renew);
             }
@@ -207,7 +207,7 @@ impl Window {
         self.status = Some((status.clone(), self.instant()));
         if matches!(self.view, View::Loading { .. }) {
             let identity = status.identity.as_ref();
-            self.known = identity.is_some_and(|identity| identity.reminder_waits);
+            self.known = identity.and_then(|identity| identity.reminder_waits);
             self.view = self.open(self.purpose);
         }
     }
@@ -219,7 +219,7 @@ impl Window {
         match (purpose, &status.identity) {
             (Purpose::Preferences, _) => View::Preferences(Preferences::default()),
             (Purpose::Renew, Some(identity)) => {
-                let reminds = self.purpose == Purpose::Renew && identity.reminder_waits;
+                let reminds = self.purpose == Purpose::Renew && identity.reminder_waits.is_some();
                 View::Renew(Renew::open(identity, reminds))
             }
             // Enrolled anew it would be another computer, which is root's to decide.
@@ -399,13 +399,13 @@ impl eframe::App for Window {
     }
 }
 
-/// So that it is seen; with the focus where somebody asked for the window.
-fn come_forward(ctx: &egui::Context, focus: bool) {
-    ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
-    if focus {
+/// Before all others where a person asked for it. Else it only asks to be looked at: it covers nothing, and
+/// takes the focus from nobody.
+fn come_forward(ctx: &egui::Context, by_person: bool) {
+    if by_person {
+        ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
         ctx.send_viewport_cmd(ViewportCommand::Focus);
     }
-    // Also where a window may not take the focus.
     let attention = egui::UserAttentionType::Informational;
     ctx.send_viewport_cmd(ViewportCommand::RequestUserAttention(attention));
 }

@@ -12,8 +12,7 @@ use protocol::{Credentials, EnrollmentRequest, LocalEvent, LocalStatus, PutOff, 
 
 use crate::agent::{Agent, AgentError};
 use crate::diagnostics;
-use crate::instance::Instance;
-use crate::window::Purpose;
+use crate::instance::{Instance, Start};
 
 /// A window's request. Its answers come as [`News`].
 #[derive(Debug)]
@@ -41,7 +40,7 @@ pub enum News {
     CheckIn(RenewalStep),
     PutOff(Option<PutOff>),
     /// This program was started again, for this.
-    Started(Purpose),
+    Started(Start),
     Saved(Result<PathBuf, String>),
 }
 
@@ -94,8 +93,8 @@ impl Worker {
     pub fn hear_starts(&self, instance: Instance) {
         let tell = self.tell.clone();
         std::thread::spawn(move || {
-            for purpose in instance.starts() {
-                tell.tell(News::Started(purpose));
+            for start in instance.starts() {
+                tell.tell(News::Started(start));
             }
             // Without a socket nobody is heard, and it is locked all the same.
             std::thread::park();

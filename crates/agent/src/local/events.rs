@@ -85,6 +85,7 @@ impl Present {
 impl Reminder {
     fn event(&self) -> LocalEvent {
         LocalEvent::ReminderDue {
+            since: self.since,
             stage: self.stage,
             not_after: self.not_after,
         }
@@ -179,12 +180,12 @@ mod tests {
                 .collect();
             events.join(" ")
         };
-        let reminded =
-            r#"{"reminder-due":{"stage":"first-period","not_after":"1970-01-01T00:01:40Z"}}"#;
+        let reminded = r#"{"reminder-due":{"since":"1970-01-01T00:00:50Z","stage":"first-period","not_after":"1970-01-01T00:01:40Z"}}"#;
+        let once_more = r#"{"reminder-due":{"since":"1970-01-01T00:01:00Z","stage":"first-period","not_after":"1970-01-01T00:01:40Z"}}"#;
         for (before, now, told) in [
             (&quiet, &quiet, ""),
             (&quiet, &due, reminded),
-            (&due, &again, reminded),
+            (&due, &again, once_more),
             (&due, &quiet, r#""reminder-done""#),
             (
                 &due,

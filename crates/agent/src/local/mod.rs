@@ -95,6 +95,8 @@ pub struct Local {
     requests: RefCell<Buckets>,
     passwords: RefCell<Buckets>,
     queue: Rc<Queue>,
+    /// Who waits to put a reminder off.
+    put_offs: Rc<Queue>,
     archives: RefCell<Buckets>,
     /// One archive of users at a time.
     archiving: Arc<Semaphore>,
@@ -114,6 +116,7 @@ impl Local {
             requests: RefCell::new(Buckets::new(bounds.requests, bounds.request_every)),
             passwords: RefCell::new(Buckets::new(bounds.passwords, bounds.password_every)),
             queue: Queue::new(bounds.works),
+            put_offs: Queue::new(bounds.works),
             archives: RefCell::new(Buckets::new(bounds.archives, bounds.archive_every)),
             archiving: Arc::new(Semaphore::new(1)),
             changed: Notify::new(),

@@ -48,7 +48,7 @@ pub(super) async fn answer(
         LOCAL_RENEWAL_PATH if method == post => renew(local, caller, request).await,
         LOCAL_ENROLLMENT_PATH if method == post => enroll(local, caller, request).await,
         LOCAL_CHECK_IN_PATH if method == post => check_in(local, caller),
-        LOCAL_LATER_PATH if method == post => later(local).await,
+        LOCAL_LATER_PATH if method == post => later(local, caller).await,
         LOCAL_STATUS_PATH
         | LOCAL_EVENTS_PATH
         | LOCAL_DIAGNOSTICS_PATH
@@ -88,10 +88,12 @@ fn status(local: &Local, caller: Caller) -> Result<Answer, Refusal> {
     Ok(answer::json(&status::of(&local.machine, caller)?))
 }
 
-async fn later(local: &Rc<Local>) -> Result<Answer, Refusal> {
+async fn later(local: &Rc<Local>, caller: Caller) -> Result<Answer, Refusal> {
+    let ticket = local.put_offs.enter(caller)?;
     let local = local.clone();
     // To its end, also when the window does not wait for it.
     let work = tokio::task::spawn_local(async move {
+        let _ticket = ticket;
         let put_off = reminder::put_off(&local.machine, Whose::User).await?;
         local.refresh();
         local.changed.notify_one();

@@ -57,7 +57,7 @@ fn of_identity(machine: &Machine, identity: Identity) -> LocalIdentity {
         renewal_settings: schedule.settings(),
         unused_settings: unused(&schedule),
         stage: (now >= first).then_some(stage),
-        reminder_waits: reminder::waiting(machine, &state, &identity).is_some(),
+        reminder_waits: reminder::waiting(machine, &state, &identity),
         next_reminder: reminder::next(machine, &state, &identity).map(|next| next.at),
         put_off: state.put_off,
         later_until: reminder::next(machine, &put_off_now, &identity).map(|next| next.at),

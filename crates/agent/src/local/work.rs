@@ -5,7 +5,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use domain::wizard::RenewalFailure;
 use hyper::body::Bytes;
 use protocol::RenewalStep;
 use tokio::sync::{Mutex, mpsc};
@@ -36,7 +35,8 @@ impl Queue {
         })
     }
 
-    fn enter(self: &Rc<Self>, caller: Caller) -> Result<Ticket, Refusal> {
+    /// Waits for nothing: the ticket is a place among those who do.
+    pub fn enter(self: &Rc<Self>, caller: Caller) -> Result<Ticket, Refusal> {
         // Root comes in whatever others do.
         if self.waiting.get() >= self.most && !caller.is_root {
             return Err(Refusal::busy(
@@ -53,7 +53,7 @@ impl Queue {
     }
 }
 
-struct Ticket(Rc<Queue>, u32);
+pub struct Ticket(Rc<Queue>, u32);
 
 impl Drop for Ticket {
     fn drop(&mut self) {
@@ -106,11 +106,10 @@ pub fn begin(
 }
 
 /// What became of asking this computer's site. When it is not there, the windows of all users hear so,
-/// and ask for no password that could not help.
+/// and ask for no password that could not help; and they hear when it is back.
 pub async fn asked<T>(local: &Local, answer: Result<T, Failure>) -> Result<T, Failure> {
     if let Err(failure) = &answer
-        && failure.for_the_wizard() == RenewalFailure::SiteUnreachable
-        && let Err(error) = renewal::note_unreachable(&local.machine, failure).await
+        && let Err(error) = renewal::note_asked(&local.machine, failure).await
     {
         tracing::error!(event = "cannot-work", %error);
     }

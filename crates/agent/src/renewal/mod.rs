@@ -3,6 +3,7 @@
 mod hooks;
 pub mod trust;
 
+use domain::wizard::RenewalFailure;
 use domain::{DeviceId, Period};
 use jiff::SignedDuration;
 use protocol::{CheckInAnswer, RenewalStep};
@@ -362,8 +363,7 @@ fn note_check_in(
     state.next_check_in = Some(now + wait.duration());
     state.skew = Some(answer.time.duration_since(now).as_secs());
     state.trouble = None;
-    // The site is there: what did not reach it has not to wait any longer.
-    state.try_again_at(now);
+    state.try_again_soon();
     state.renewal_mode = answer.renewal_mode;
     state.known_time = Some(machine.know_time(answer.time));
     state.take_window(answer.renewal.suggested_window, &*machine.rng);
@@ -387,25 +387,24 @@ pub fn note_trouble(machine: &Machine, failure: &Failure, of_renewal: bool) -> R
         failures,
         next: now + wait_after(failure, failures),
     });
+    if of_renewal && failure.for_the_wizard() == RenewalFailure::SiteUnreachable {
+        state.note_unreachable(now, failure.to_string(), wait_after(failure, 1));
+    }
     Ok(machine.write_state(&state)?)
 }
 
-/// Remembers that the site was not there when a person asked for something. Trying again goes on as it
-/// was planned: who asks often must not make the next attempt late.
-pub async fn note_unreachable(machine: &Machine, failure: &Failure) -> Result<(), Failure> {
+/// Remembers what a person's request showed: whether the site is there.
+pub async fn note_asked(machine: &Machine, failure: &Failure) -> Result<(), Failure> {
     let now = machine.now();
-    let wait = wait_after(failure, 1);
     machine
-        .change_state(|state| {
-            if state.trouble.as_ref().is_none_or(|trouble| trouble.refused) {
-                state.trouble = Some(Trouble {
-                    at: now,
-                    what: failure.to_string(),
-                    refused: false,
-                    failures: 1,
-                    next: now + wait,
-                });
+        .change_state(|state| match failure.for_the_wizard() {
+            RenewalFailure::SiteUnreachable => {
+                state.note_unreachable(now, failure.to_string(), wait_after(failure, 1));
             }
+            RenewalFailure::WrongPassword
+            | RenewalFailure::TooMany
+            | RenewalFailure::NotAllowed => state.note_reachable(),
+            RenewalFailure::Busy | RenewalFailure::NotTrusted | RenewalFailure::Other => {}
         })
         .await?;
     Ok(())

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use domain::Timestamp;
 use protocol::LocalEvent;
 
 use crate::platform::{self, Layout, Seat};
@@ -41,7 +42,8 @@ pub fn main(layout: &Layout) {
         layout,
         wizard: wizard(),
         seat: Seat::own(layout),
-        waits: false,
+        waits: None,
+        shown: None,
         is_open: Arc::default(),
     };
     let mut wait = FIRST_WAIT;
@@ -57,7 +59,7 @@ pub fn main(layout: &Layout) {
             wait = FIRST_WAIT;
         }
         // Whatever waited, the agent says it again.
-        part.waits = false;
+        part.waits = None;
         part.seat.wait(wait);
         wait = (wait * 2).min(LONGEST_WAIT);
     }
@@ -77,7 +79,9 @@ struct Part<'a> {
     wizard: PathBuf,
     seat: Seat,
     /// A reminder that is due, while somebody else sits before the screen.
-    waits: bool,
+    waits: Option<Timestamp>,
+    /// The one that was shown last.
+    shown: Option<Timestamp>,
     /// A wizard runs that this one started.
     is_open: Arc<AtomicBool>,
 }
@@ -96,25 +100,28 @@ impl Part<'_> {
                 Heard::SeatChanged => {}
                 Heard::End => return heard,
             }
-            if self.waits && self.seat.is_active() {
-                self.waits = false;
-                self.remind();
+            if self.seat.is_active()
+                && let Some(since) = self.waits.take()
+            {
+                self.remind(since);
             }
         }
     }
 
     fn note(&mut self, event: LocalEvent) {
         match event {
-            LocalEvent::ReminderDue { .. } => self.waits = true,
-            LocalEvent::ReminderDone | LocalEvent::Renewed { .. } => self.waits = false,
+            LocalEvent::ReminderDue { since, .. } => self.waits = Some(since),
+            LocalEvent::ReminderDone | LocalEvent::Renewed { .. } => self.waits = None,
             LocalEvent::SiteReachable(_) => {}
         }
     }
 
-    fn remind(&self) {
-        if self.is_open.load(Ordering::SeqCst) {
+    fn remind(&mut self, since: Timestamp) {
+        // The agent, which restarted, may tell of it once more.
+        if self.shown == Some(since) || self.is_open.load(Ordering::SeqCst) {
             return;
         }
+        self.shown = Some(since);
         let mut command = Command::new(&self.wizard);
         command.arg("remind").stdin(Stdio::null());
         if !self.layout.is_machine() {

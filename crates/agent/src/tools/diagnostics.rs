@@ -22,6 +22,7 @@ use crate::identity::Machine;
 use crate::platform::{self, Layout};
 use crate::preferences::{Level, is_domain};
 use crate::property_list::{self, Format};
+use crate::session;
 use crate::tools::install::{TOOLS, WIZARD};
 use crate::tools::status::{self, Status};
 
@@ -208,6 +209,7 @@ fn receipt(layout: &Layout) -> io::Result<String> {
         layout.command(),
         layout.service(),
         layout.autostart(),
+        layout.programs().join(session::PROGRAM),
         layout.programs().join(WIZARD),
     ];
     paths.extend(TOOLS.map(|tool| layout.tools().join(tool)));

@@ -807,6 +807,11 @@ fn a_site_that_a_user_did_not_reach_is_away_for_all() {
     assert!(matches!(check_in()[1], RenewalStep::Refused { .. }));
     assert_eq!(events.next(), LocalEvent::SiteReachable(false));
     let first = trouble().expect("remembered");
+    let state = served.place.machine.state();
+    assert!(
+        state.next_check_in.is_none_or(|at| at <= first.next),
+        "{state:?}"
+    );
     // Who asks again and again does not make the agent's own next attempt late.
     served.place.clock.pass(5);
     for _ in 0..3 {
@@ -830,7 +835,13 @@ fn a_site_that_a_user_did_not_reach_is_away_for_all() {
     assert_eq!(events.next(), LocalEvent::SiteReachable(true));
     assert_eq!(trouble(), None);
     let renewal = served.place.machine.state().renewal_trouble;
-    assert!(renewal.is_some_and(|trouble| trouble.next <= served.place.clock.real()));
+    assert!(renewal.is_some_and(|trouble| trouble.next <= now + SignedDuration::from_mins(1)));
+    // What a site refuses it says, and so it is there.
+    served.place.site.records().away = true;
+    check_in();
+    assert_eq!(events.next(), LocalEvent::SiteReachable(false));
+    served.change_state(|state| state.note_reachable());
+    assert_eq!(events.next(), LocalEvent::SiteReachable(true));
 }
 
 #[test]

@@ -339,7 +339,7 @@ pub fn status() -> LocalStatus {
             last_check_in: Some(at("2026-11-25T08:41:00Z")),
             renewal_settings: RenewalSchedule::default().settings(),
             stage: Some(ReminderStage::FirstPeriod),
-            reminder_waits: true,
+            reminder_waits: Some(at("2026-11-25T09:00:00Z")),
             next_reminder: Some(at("2026-11-26T09:00:00Z")),
             put_off: 0,
             later_until: Some(at("2026-11-26T09:00:00Z")),

@@ -6,6 +6,7 @@ use domain::wizard::RenewalFailure;
 use egui::Key;
 use egui::accesskit::Role;
 use protocol::RenewalStep;
+use wizard::instance::Start;
 use wizard::window::Purpose;
 use wizard::worker::{Ask, News};
 
@@ -113,16 +114,20 @@ fn it_opens_the_wizard_and_takes_it_back_without_putting_anything_off() {
     assert!(!desk.is_closed());
 }
 
+fn started(name: &str) -> News {
+    News::Started(Start::named(name).expect("a start"))
+}
+
 #[test]
 fn a_second_start_shows_what_it_wanted_in_the_same_window() {
     let mut desk = Setup::new(Purpose::Preferences).sit_down();
-    desk.hear(News::Started(Purpose::Preferences));
+    desk.hear(started("preferences"));
     assert_eq!(desk.heading(), "Configuration Manager");
-    desk.hear(News::Started(Purpose::Renew));
+    desk.hear(started("renew"));
     assert_eq!(desk.heading(), "Renew your certificate");
     // What is under way goes on.
     desk.press(Key::Enter);
-    desk.hear(News::Started(Purpose::Enroll));
+    desk.hear(started("enroll"));
     assert_eq!(desk.heading(), "Confirm that it is you");
     // It was a reminder: closing it is later.
     assert!(!desk.harness.state_mut().close());

@@ -282,12 +282,12 @@ fn what_was_renewed_meanwhile_closes_by_itself() {
     assert!(!desk.is_closed());
     // The next reminder finds it there.
     desk.hear(News::Event(due()));
-    desk.hear(News::Event(due()));
     assert_eq!(desk.heading(), "Renew your certificate");
 }
 
 fn due() -> LocalEvent {
     LocalEvent::ReminderDue {
+        since: at("2026-11-26T09:00:00Z"),
         stage: ReminderStage::FirstPeriod,
         not_after: at("2026-12-04T13:30:00Z"),
     }
@@ -318,7 +318,7 @@ fn what_is_shown_does_not_grow_old() {
 
 #[test]
 fn who_opens_it_by_hand_puts_nothing_off() {
-    let setup = Setup::new(Purpose::Renew).identity(|identity| identity.reminder_waits = false);
+    let setup = Setup::new(Purpose::Renew).identity(|identity| identity.reminder_waits = None);
     let mut desk = setup.sit_down();
     assert!(!desk.has(Role::Button, "Remind me later"));
     assert!(!desk.words().contains("brings this window back"));
@@ -327,6 +327,39 @@ fn who_opens_it_by_hand_puts_nothing_off() {
     assert!(desk.has(Role::Button, "Remind me later"));
     desk.click("Remind me later");
     assert!(matches!(desk.asked().as_slice(), [Ask::PutOff]));
+}
+
+#[test]
+fn an_agent_that_restarts_tells_of_the_same_reminder() {
+    let mut desk = Setup::new(Purpose::Preferences).sit_down();
+    let known = crate::desk::status().identity.expect("one").reminder_waits;
+    let again = LocalEvent::ReminderDue {
+        since: known.expect("it waits"),
+        stage: ReminderStage::FirstPeriod,
+        not_after: at("2026-12-04T13:30:00Z"),
+    };
+    desk.hear(News::Event(again));
+    assert_eq!(desk.heading(), "Configuration Manager");
+    desk.hear(News::Event(due()));
+    assert_eq!(desk.heading(), "Renew your certificate");
+}
+
+#[test]
+fn a_page_on_which_somebody_types_stays() {
+    let mut desk = asked_for_password();
+    desk.hear(News::Event(LocalEvent::SiteReachable(false)));
+    assert_eq!(desk.heading(), "The server cannot be reached");
+    desk.hear(News::Event(LocalEvent::SiteReachable(true)));
+    desk.type_text("hunt");
+    desk.hear(News::Event(LocalEvent::SiteReachable(false)));
+    assert_eq!(desk.heading(), "Confirm that it is you");
+    desk.type_text("er2");
+    desk.press(Key::Enter);
+    let asked = desk.asked();
+    let [Ask::Renew(credentials)] = asked.as_slice() else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(credentials.password, "hunter2");
 }
 
 #[test]

@@ -23,8 +23,9 @@ impl Seat {
     /// As the environment of this process tells.
     pub fn own(layout: &Layout) -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        // What systemd starts for a user has no variable of the session.
-        let session = variable("XDG_SESSION_ID").or_else(|| session_of_user(layout));
+        // What systemd starts for a user has no variable of the session, or one of its manager.
+        let named = variable("XDG_SESSION_ID").filter(|name| is_of_person(layout, name));
+        let session = named.or_else(|| session_of_user(layout));
         let display = match variable("WAYLAND_DISPLAY") {
             Some(name) => variable("XDG_RUNTIME_DIR").map(|folder| Path::new(&folder).join(name)),
             None => variable("DISPLAY").and_then(|display| x_socket(&display)),
@@ -33,14 +34,11 @@ impl Seat {
     }
 
     fn new(layout: &Layout, session: Option<String>, display: Option<PathBuf>) -> Self {
-        let is_name = |name: &String| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        };
         let session = session
-            .filter(is_name)
-            .map(|name| layout.sessions().join(name))
+            .and_then(|name| session_file(layout, &name))
             .filter(|file| file.exists());
-        let display = display.filter(|socket| socket.exists());
+        // Where logind knows the session, it knows when that ends.
+        let display = display.filter(|socket| session.is_none() && socket.exists());
         let mut seat = Self {
             session,
             display,
@@ -117,6 +115,20 @@ impl Seat {
     }
 }
 
+fn session_file(layout: &Layout, name: &str) -> Option<PathBuf> {
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_name.then(|| layout.sessions().join(name))
+}
+
+/// One before which somebody sits, and not that of a service manager.
+fn is_of_person(layout: &Layout, name: &str) -> bool {
+    let text = session_file(layout, name).and_then(|file| fs::read_to_string(file).ok());
+    text.is_some_and(|text| {
+        let class = text.lines().find_map(|line| line.strip_prefix("CLASS="));
+        class.is_none_or(|class| class.starts_with("user"))
+    })
+}
+
 /// The session of this user's desktop, as logind has it.
 fn session_of_user(layout: &Layout) -> Option<String> {
     let uid = rustix::process::getuid().as_raw().to_string();
@@ -153,8 +165,14 @@ mod tests {
             assert_eq!(seat.is_active(), is_active, "{text}");
             assert_eq!(seat.has_ended(), has_ended, "{text}");
         }
+        assert!(is_of_person(&layout, "c2"));
+        fs::write(layout.sessions().join("9"), "CLASS=manager\n").expect("written");
+        fs::write(layout.sessions().join("3"), "CLASS=user\n").expect("written");
+        for (name, is_one) in [("9", false), ("3", true), ("4", false), ("../3", false)] {
+            assert_eq!(is_of_person(&layout, name), is_one, "{name}");
+        }
         // Where nothing tells, it is.
-        for name in [None, Some(""), Some("../c2"), Some("c3")] {
+        for name in [None, Some(""), Some("../c2"), Some("c7")] {
             let seat = Seat::new(&layout, name.map(str::to_owned), None);
             assert!(seat.is_active() && seat.watch().is_none(), "{name:?}");
         }
