@@ -782,7 +782,9 @@ impl Words {
             (60, Unit::Minute, "every minute", "jede Minute"),
             (1, Unit::Second, "every second", "jede Sekunde"),
         ];
-        let whole = UNITS.into_iter().find(|(size, ..)| seconds.is_multiple_of(*size));
+        let whole = UNITS
+            .into_iter()
+            .find(|(size, ..)| seconds.is_multiple_of(*size));
         let (size, unit, english, german) = whole.unwrap_or(UNITS[3]);
         if seconds == size {
             return self.pick(english, german).to_owned();
