@@ -71,7 +71,7 @@ fn the_site_goes_away_and_comes_back() -> Result<()> {
     office.desktop.press("Return")?;
     let page = office.desktop.page(FAILED)?;
     assert!(says(&page, "The server could not be reached."), "{page:#?}");
-    assert!(says(&page, "The certificate in use is as it was."));
+    assert!(says(&page, "Your current certificate is unchanged."));
     office.picture("not-reached")?;
 
     // No password is asked for that could not help.
@@ -117,7 +117,7 @@ fn what_renews_silently_meanwhile_is_told_and_the_window_closes() -> Result<()> 
     office.client.agent("renew")?.succeeded();
     assert_ne!(office.serial()?, before);
     let page = office.desktop.page("Already renewed")?;
-    assert!(says(&page, "closes by itself"), "{page:#?}");
+    assert!(says(&page, "closes automatically"), "{page:#?}");
     office.picture("already-renewed")?;
     office.until_wizard_is_closed()
 }

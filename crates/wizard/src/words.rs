@@ -112,7 +112,7 @@ table! {
     close: "Close", "Schließen";
     copy: "Copy", "Kopieren";
     copied: "Copied", "Kopiert";
-    confirm: "It is the same", "Er ist gleich";
+    confirm: "It matches", "Er stimmt überein";
     check_in_now: "Check in now", "Beim Server melden";
     save_diagnostics: "Save diagnostics", "Diagnose speichern";
 
@@ -123,8 +123,8 @@ table! {
     password_is_missing: "Enter your password.", "Geben Sie Ihr Kennwort ein.";
     user_is_missing: "Enter your user name.", "Geben Sie Ihren Benutzernamen ein.";
     server_is_missing: "Enter the name of the server.", "Geben Sie den Namen des Servers ein.";
-    used_once: "It is used once to prove that it is you, and is not stored.",
-        "Es beweist einmalig, dass Sie es sind, und wird nicht gespeichert.";
+    used_once: "It is used once to verify that it is you, and never stored.",
+        "Damit wird einmalig geprüft, dass Sie es sind; es wird nie gespeichert.";
     server_is_fixed: "Set by your administrator.", "Von Ihrer Administration festgelegt.";
 
     // The Renew Certificate Wizard.
@@ -143,22 +143,22 @@ table! {
     meanwhile_title: "Already renewed", "Schon erneuert";
     meanwhile: "The certificate was renewed while this window was open. There is nothing left to do.",
         "Das Zertifikat wurde erneuert, während dieses Fenster offen war. Es ist nichts mehr zu tun.";
-    closes_by_itself: "This page closes by itself.", "Diese Seite schließt sich von selbst.";
+    closes_by_itself: "This page closes automatically.", "Diese Seite schließt sich automatisch.";
     failed_title: "That did not work", "Das hat nicht geklappt";
-    as_before: "The certificate in use is as it was.",
-        "Das verwendete Zertifikat ist unverändert.";
-    nothing_changed: "This computer is as it was.", "Dieser Computer ist unverändert.";
+    as_before: "Your current certificate is unchanged.",
+        "Ihr bisheriges Zertifikat ist unverändert.";
+    nothing_changed: "Nothing on this computer has changed.", "An diesem Computer hat sich nichts geändert.";
     offline_title: "The server cannot be reached", "Der Server ist nicht erreichbar";
-    offline_subtitle: "It goes on by itself as soon as the server is there.",
-        "Es geht von selbst weiter, sobald der Server da ist.";
-    offline: "Connect to your company's network or VPN. Your password would not help now, so it is not asked for. This computer tries again by itself.",
-        "Verbinden Sie sich mit dem Netz oder VPN Ihrer Firma. Ihr Kennwort würde jetzt nicht helfen, darum wird nicht danach gefragt. Dieser Computer versucht es von selbst wieder.";
+    offline_subtitle: "This continues automatically once the server can be reached.",
+        "Es geht automatisch weiter, sobald der Server erreichbar ist.";
+    offline: "Connect to your company's network or VPN. You do not need your password yet: it would not help now. This computer keeps trying automatically.",
+        "Verbinden Sie sich mit dem Netz oder VPN Ihrer Firma. Ihr Kennwort brauchen Sie noch nicht: Es würde jetzt nicht helfen. Dieser Computer versucht es automatisch weiter.";
     waiting_title: "Waiting for the agent", "Warten auf den Agenten";
-    waiting_subtitle: "It goes on as soon as it answers.", "Es geht weiter, sobald er antwortet.";
-    waiting: "The service that looks after this computer does not answer just now. It may be restarting. This window goes on by itself.",
-        "Der Dienst, der diesen Computer betreut, antwortet gerade nicht. Vielleicht startet er neu. Dieses Fenster macht von selbst weiter.";
-    waiting_long: "When this lasts, ask your help desk.",
-        "Wenn das länger dauert, fragen Sie Ihren Helpdesk.";
+    waiting_subtitle: "This continues as soon as it responds.", "Es geht weiter, sobald er antwortet.";
+    waiting: "The service that looks after this computer is not responding. It may be restarting; this window continues automatically.",
+        "Der Dienst, der diesen Computer betreut, antwortet gerade nicht. Vielleicht startet er neu; dieses Fenster macht automatisch weiter.";
+    waiting_long: "If this takes long, contact your help desk.",
+        "Wenn das länger dauert, wenden Sie sich an Ihren Helpdesk.";
     details: "Details for the help desk", "Details für den Helpdesk";
     expires: "Expires", "Läuft ab";
     expired: "Expired", "Abgelaufen";
@@ -168,7 +168,7 @@ table! {
     // Steps of the agent.
     step_waiting: "Wait for other work", "Auf andere Arbeit warten";
     step_asking: "Ask the server for a new certificate", "Neues Zertifikat beim Server anfordern";
-    step_taking: "Take it into use", "Zertifikat in Gebrauch nehmen";
+    step_taking: "Start using it", "Zertifikat in Gebrauch nehmen";
     working: "Progress", "Fortschritt";
     step_is_done: "done", "fertig";
     step_is_running: "under way", "läuft";
@@ -181,14 +181,14 @@ table! {
     welcome_1: "Give the name and password that you use at work",
         "Geben Sie Name und Kennwort an, die Sie bei der Arbeit verwenden";
     welcome_2: "The server certifies this computer", "Der Server zertifiziert diesen Computer";
-    welcome_3: "From then on the certificate renews by itself",
-        "Danach erneuert sich das Zertifikat von selbst";
+    welcome_3: "From then on the certificate renews automatically",
+        "Danach erneuert sich das Zertifikat automatisch";
     no_server: "No server is set for this computer. An administrator can enroll it on a terminal:",
         "Für diesen Computer ist kein Server festgelegt. Eine Administratorin oder ein Administrator kann ihn auf einem Terminal registrieren:";
     enrolling_title: "Enrolling this computer", "Der Computer wird registriert";
     enrolled_title: "This computer is enrolled", "Dieser Computer ist registriert";
-    enrolled_subtitle: "From now on the certificate renews by itself.",
-        "Von nun an erneuert sich das Zertifikat von selbst.";
+    enrolled_subtitle: "From now on the certificate renews automatically.",
+        "Von nun an erneuert sich das Zertifikat automatisch.";
     trust_title: "Is this the right server?", "Ist das der richtige Server?";
     trust_subtitle: "It is not known to this computer yet.",
         "Dieser Computer kennt ihn noch nicht.";
@@ -197,7 +197,7 @@ table! {
     trust_by_administrator: "An administrator of this computer has to confirm the server before anybody can enroll. Give them this fingerprint. Nothing was sent to the server, not even your password.",
         "Bevor jemand registrieren kann, muss die Administration dieses Computers den Server bestätigen. Geben Sie ihr diesen Fingerabdruck. Es wurde nichts an den Server gesendet, auch Ihr Kennwort nicht.";
     fingerprint: "Fingerprint", "Fingerabdruck";
-    not_trusted_yet: "It is not sure that this is the right server.",
+    not_trusted_yet: "It is not certain that this is the right server.",
         "Es ist nicht sicher, dass das der richtige Server ist.";
     not_trusted_yet_act: "Nothing was sent to it, not even your password. An administrator of this computer has to confirm the server first.",
         "Es wurde nichts dorthin gesendet, auch Ihr Kennwort nicht. Zuerst muss die Administration dieses Computers den Server bestätigen.";
@@ -218,8 +218,8 @@ table! {
     trust_is_unverified: "Nobody confirmed the server's fingerprint yet.",
         "Noch niemand hat den Fingerabdruck des Servers bestätigt.";
     renewal: "Renewal", "Erneuerung";
-    by_itself: "By itself", "Von selbst";
-    not_by_itself: "Not by itself", "Nicht von selbst";
+    by_itself: "Automatically", "Automatisch";
+    not_by_itself: "Not automatically", "Nicht automatisch";
     next_reminder: "Next reminder", "Nächste Erinnerung";
     no_reminder: "None is needed", "Keine nötig";
     schedule: "Schedule of reminders", "Zeitplan der Erinnerungen";
@@ -237,7 +237,7 @@ table! {
     checking_in: "Checking in…", "Meldet sich beim Server …";
     saving: "Saving diagnostics…", "Diagnose wird gespeichert …";
     loading: "Asking the agent…", "Der Agent wird gefragt …";
-    troubles: "What is in the way", "Was im Weg steht";
+    troubles: "Problems", "Probleme";
 
     // On a terminal.
     already_open: "the window is open already", "das Fenster ist schon offen";
@@ -328,8 +328,9 @@ impl Words {
                 )
             }
             None => self.say(
-                "“Remind me later” closes this window; it does not come back by itself.".to_owned(),
-                "„Später erinnern“ schließt dieses Fenster; es kommt nicht von selbst wieder."
+                "“Remind me later” closes this window; it does not come back automatically."
+                    .to_owned(),
+                "„Später erinnern“ schließt dieses Fenster; es kommt nicht automatisch wieder."
                     .to_owned(),
             ),
         }
@@ -374,7 +375,7 @@ impl Words {
             RenewalFailure::WrongPassword => (
                 "The user name or the password is wrong.",
                 "Benutzername oder Kennwort ist falsch.",
-                "Try again with the name and password that you use at work. Look whether Caps Lock is on.",
+                "Try again with the name and password that you use at work. Check whether Caps Lock is on.",
                 "Versuchen Sie es noch einmal mit Name und Kennwort, die Sie bei der Arbeit verwenden. Prüfen Sie die Feststelltaste.",
             ),
             RenewalFailure::TooMany => (
@@ -398,19 +399,19 @@ impl Words {
             RenewalFailure::SiteUnreachable => (
                 "The server could not be reached.",
                 "Der Server war nicht erreichbar.",
-                "Connect to your company's network or VPN. This computer tries again by itself.",
-                "Verbinden Sie sich mit dem Netz oder VPN Ihrer Firma. Dieser Computer versucht es von selbst wieder.",
+                "Connect to your company's network or VPN. This computer keeps trying automatically.",
+                "Verbinden Sie sich mit dem Netz oder VPN Ihrer Firma. Dieser Computer versucht es automatisch weiter.",
             ),
             RenewalFailure::NotTrusted => (
                 "This is not the server that this computer belongs to.",
                 "Das ist nicht der Server, zu dem dieser Computer gehört.",
-                "Nothing was sent to it, not even your password. You may be in a foreign network; tell your help desk when it happens again.",
+                "Nothing was sent to it, not even your password. You may be in a foreign network; tell your help desk if it happens again.",
                 "Es wurde nichts dorthin gesendet, auch Ihr Kennwort nicht. Vielleicht sind Sie in einem fremden Netz; sagen Sie Ihrem Helpdesk Bescheid, wenn es wieder geschieht.",
             ),
             RenewalFailure::Other => (
-                "Something unexpected got in the way.",
+                "Something unexpected went wrong.",
                 "Etwas Unerwartetes kam dazwischen.",
-                "Try again. When it happens again, give your help desk the details below.",
+                "Try again. If it happens again, give your help desk the details below.",
                 "Versuchen Sie es noch einmal. Wenn es wieder geschieht, geben Sie Ihrem Helpdesk die Details.",
             ),
         };
@@ -554,28 +555,28 @@ impl Words {
     pub fn trouble(&self, trouble: &LocalTrouble) -> &'static str {
         match (trouble.of, trouble.refused) {
             (TroubleOf::CheckIn, false) => self.pick(
-                "The last check-in failed. It is tried again by itself.",
-                "Die letzte Meldung beim Server ist gescheitert. Sie wird von selbst wiederholt.",
+                "The last check-in failed. It will be tried again automatically.",
+                "Die letzte Meldung beim Server ist gescheitert. Sie wird automatisch wiederholt.",
             ),
             (TroubleOf::CheckIn, true) => self.pick(
                 "The server refused the last check-in. Tell your help desk.",
                 "Der Server hat die letzte Meldung abgelehnt. Sagen Sie Ihrem Helpdesk Bescheid.",
             ),
             (TroubleOf::Renewal, false) => self.pick(
-                "The last renewal failed. It is tried again by itself.",
-                "Die letzte Erneuerung ist gescheitert. Sie wird von selbst wiederholt.",
+                "The last renewal failed. It will be tried again automatically.",
+                "Die letzte Erneuerung ist gescheitert. Sie wird automatisch wiederholt.",
             ),
             (TroubleOf::Renewal, true) => self.pick(
                 "The server refused to renew the certificate. Tell your help desk.",
                 "Der Server hat die Erneuerung abgelehnt. Sagen Sie Ihrem Helpdesk Bescheid.",
             ),
             (TroubleOf::Policy, _) => self.pick(
-                "The policy could not be fetched. It is tried again by itself.",
-                "Die Richtlinie ließ sich nicht abholen. Es wird von selbst wieder versucht.",
+                "The policy could not be fetched. It will be tried again automatically.",
+                "Die Richtlinie ließ sich nicht abholen. Es wird automatisch wieder versucht.",
             ),
             (TroubleOf::Results, _) => self.pick(
-                "Results could not be delivered. It is tried again by itself.",
-                "Ergebnisse ließen sich nicht abliefern. Es wird von selbst wieder versucht.",
+                "Results could not be delivered. They will be sent again automatically.",
+                "Ergebnisse ließen sich nicht abliefern. Es wird automatisch wieder versucht.",
             ),
             (TroubleOf::PolicyList, _) => self.pick(
                 "The policy is not as it should be, and is not used. Tell your help desk.",
@@ -593,8 +594,8 @@ impl Words {
             self.pick("Reachable", "Erreichbar")
         } else {
             self.pick(
-                "Not reachable; it is tried again by itself",
-                "Nicht erreichbar; es wird von selbst wieder versucht",
+                "Not reachable; this computer keeps trying",
+                "Nicht erreichbar; dieser Computer versucht es weiter",
             )
         }
     }

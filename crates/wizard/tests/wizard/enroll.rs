@@ -86,7 +86,7 @@ fn an_administrator_confirms_the_fingerprint() {
     assert!(words.contains("sha2 56:0 1234 5678"), "{words}");
     // Enter alone confirms nothing.
     assert_eq!(desk.focused(), Some((Role::Button, "Copy".to_owned())));
-    go_to(&mut desk, "It is the same");
+    go_to(&mut desk, "It matches");
     desk.press(Key::Enter);
     assert!(desk.words().contains("The server is confirmed."));
     desk.type_text("hunter2");
@@ -110,7 +110,7 @@ fn what_was_confirmed_is_for_that_server_alone() {
         detail: String::new(),
         observed: Some("sha256:01".to_owned()),
     });
-    go_to(&mut desk, "It is the same");
+    go_to(&mut desk, "It matches");
     desk.press(Key::Enter);
     fill(&mut desk, "Server name", "other.example.com");
     fill(&mut desk, "Password", "hunter2");

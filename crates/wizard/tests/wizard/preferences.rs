@@ -63,7 +63,7 @@ fn trouble_is_told_in_plain_words() {
         "The automatic fix did not help",
         "It is not fixed automatically: ask your help desk.",
         "RenewalPeriod2 is set to \"5000000\", which is not used: it is longer than RenewalPeriod1",
-        "Not reachable; it is tried again by itself",
+        "Not reachable; this computer keeps trying",
         "cannot be reached: connection refused",
     ] {
         assert!(words.contains(part), "{part} is not in {words}");

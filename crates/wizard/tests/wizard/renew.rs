@@ -267,7 +267,7 @@ fn what_was_renewed_meanwhile_closes_by_itself() {
     let not_after = at("2027-12-04T13:30:00Z");
     desk.hear(News::Event(LocalEvent::Renewed { not_after }));
     let words = desk.words();
-    assert!(words.contains("This page closes by itself."), "{words}");
+    assert!(words.contains("This page closes automatically."), "{words}");
     desk.pass(15);
     assert!(!desk.is_closed(), "there is time to read it");
     desk.pass(15);
