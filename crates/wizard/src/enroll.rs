@@ -81,15 +81,6 @@ impl Enroll {
         &self.page
     }
 
-    /// As it is typed; for tests.
-    #[must_use]
-    pub fn with_user(self, user: &str) -> Self {
-        Self {
-            user: user.to_owned(),
-            ..self
-        }
-    }
-
     pub fn hear(&mut self, news: &News) {
         match news {
             News::Away

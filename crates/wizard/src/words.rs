@@ -219,7 +219,6 @@ table! {
         "Noch niemand hat den Fingerabdruck des Servers bestätigt.";
     renewal: "Renewal", "Erneuerung";
     by_itself: "Automatically", "Automatisch";
-    not_by_itself: "Not automatically", "Nicht automatisch";
     next_reminder: "Next reminder", "Nächste Erinnerung";
     no_reminder: "None is needed", "Keine nötig";
     schedule: "Schedule of reminders", "Zeitplan der Erinnerungen";
