@@ -243,6 +243,10 @@ fn show_compliance(ui: &mut Ui, scene: &Scene<'_>, rules: Option<&[LocalRule]>) 
                 words.since(rule.since)
             );
             widgets::small(ui, &state);
+            // What was not checked yet needs nobody's help.
+            if rule.state == ComplianceState::Unknown {
+                return;
+            }
             let help = if rule.mends_itself {
                 words.mends_itself()
             } else {
