@@ -81,7 +81,12 @@ fn place(server: &Server, site: Site) -> Result<Place> {
     ] {
         site.admin(&words)?.succeeded();
     }
-    client.agent("check-in")?.succeeded();
+    // The site works out a moment later whom a deployment is for.
+    until("the client has the deployment", || {
+        client.agent("check-in")?.succeeded();
+        let baselines = &client.status()?["compliance"]["baselines"];
+        Ok(baselines.as_array().is_some_and(|all| !all.is_empty()))
+    })?;
     Ok(Place {
         site,
         client,
