@@ -13,10 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::programs::{run, until};
-
-/// Whose desktop it is, where the tests run as root: nobody's (`nobody` of every system).
-const NOBODY: u32 = 65534;
+use crate::programs::{NOBODY, Ran, run, until};
 
 /// Reads what accessible programs show, over AT-SPI.
 const SCREEN_READER: &str = include_str!("screen_reader.py");
@@ -24,6 +21,7 @@ const SCREEN_READER: &str = include_str!("screen_reader.py");
 pub struct Desktop {
     /// Home and runtime folder of its user.
     folder: TempDir,
+    /// Whose it is, where the tests run as root.
     user: Option<u32>,
     display: String,
     bus: String,
@@ -76,8 +74,8 @@ impl Desktop {
         let set = "--session --print-reply --dest=org.a11y.Bus /org/a11y/bus \
                    org.freedesktop.DBus.Properties.Set string:org.a11y.Status string:IsEnabled \
                    variant:boolean:true";
-        let mut command = desktop.command("dbus-send");
-        run(command.args(set.split_whitespace()), "")?.succeeded();
+        let set: Vec<_> = set.split_whitespace().collect();
+        desktop.ask("dbus-send", &set)?.succeeded();
         Ok(desktop)
     }
 
@@ -128,21 +126,20 @@ impl Desktop {
         &self.display
     }
 
-    fn ask(&self, program: &str, words: &[&str]) -> Result<String> {
-        let ran = run(self.command(program).args(words), "")?;
-        Ok(ran.out)
+    fn ask(&self, program: &str, words: &[&str]) -> Result<Ran> {
+        run(self.command(program).args(words), "")
     }
 
     /// Presses a key, by its name in X (`Return`, `shift+Tab`).
     pub fn press(&self, key: &str) -> Result<()> {
-        let mut command = self.command("xdotool");
-        run(command.args(["key", "--clearmodifiers", key]), "")?.succeeded();
+        self.ask("xdotool", &["key", "--clearmodifiers", key])?
+            .succeeded();
         Ok(())
     }
 
     pub fn type_text(&self, text: &str) -> Result<()> {
-        let mut command = self.command("xdotool");
-        run(command.args(["type", "--delay", "30", text]), "")?.succeeded();
+        self.ask("xdotool", &["type", "--delay", "30", text])?
+            .succeeded();
         Ok(())
     }
 
@@ -150,17 +147,17 @@ impl Desktop {
     pub fn windows(&self) -> Result<Vec<String>> {
         let found = self.ask("xdotool", &["search", "--onlyvisible", "--name", "."])?;
         let mut titles = Vec::new();
-        for window in found.lines() {
+        for window in found.out.lines() {
             let title = self.ask("xdotool", &["getwindowname", window])?;
-            titles.push(title.trim().to_owned());
+            titles.push(title.out.trim().to_owned());
         }
         Ok(titles)
     }
 
     /// Puts the window that has the focus away; it goes on.
     pub fn minimize_window(&self) -> Result<()> {
-        let mut command = self.command("xdotool");
-        run(command.args(["getactivewindow", "windowminimize"]), "")?.succeeded();
+        self.ask("xdotool", &["getactivewindow", "windowminimize"])?
+            .succeeded();
         Ok(())
     }
 
@@ -171,8 +168,7 @@ impl Desktop {
 
     /// Closes a window from a list of windows: it need not be seen.
     pub fn close_window_of(&self, title: &str) -> Result<()> {
-        let mut command = self.command("wmctrl");
-        run(command.args(["-F", "-c", title]), "")?.succeeded();
+        self.ask("wmctrl", &["-F", "-c", title])?.succeeded();
         Ok(())
     }
 
@@ -192,8 +188,7 @@ impl Desktop {
     /// All that a screen reader reads now.
     pub fn read(&self) -> Result<Vec<Node>> {
         // Debian's interpreter: the module comes with a package.
-        let mut command = self.command("/usr/bin/python3");
-        let ran = run(command.args(["-c", SCREEN_READER]), "")?;
+        let ran = self.ask("/usr/bin/python3", &["-c", SCREEN_READER])?;
         if ran.code != 0 {
             bail!("no screen reader: {}", ran.err);
         }

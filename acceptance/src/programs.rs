@@ -19,6 +19,12 @@ use crate::trace::traced;
 /// The password of every user in these tests.
 pub const PASSWORD: &str = "correct horse";
 
+/// Another user than root: `nobody` of every system.
+pub const NOBODY: u32 = 65534;
+
+/// On a port that the system gives.
+const ANYWHERE: &str = "127.0.0.1:0";
+
 /// The built program `name`: beside this test, or where `PERENNIAL_PROGRAMS` points.
 pub fn program(name: &str) -> PathBuf {
     let folder = std::env::var_os("PERENNIAL_PROGRAMS")
@@ -189,28 +195,24 @@ impl Site {
 
     /// The same, where a server of this site was before.
     pub fn serve_at(&self, devices: &ServerAddress) -> Result<Server> {
-        let mut command = self.command("serve");
-        command
-            .args(["--devices", &devices.to_string()])
-            .args(["--console", "127.0.0.1:0"]);
-        Server::start(command)
+        Server::start(self.serve_command(&devices.to_string()))
     }
 
     /// The same, with variables in its environment.
     pub fn serve_with(&self, variables: &[(&str, &str)]) -> Result<Server> {
-        let mut command = self.serve_command();
+        let mut command = self.serve_command(ANYWHERE);
         command.envs(variables.iter().copied());
         Server::start(command)
     }
 
     /// The same, and what it does to files is written to `log` until it ended.
     pub fn serve_traced(&self, log: &Path) -> Result<Server> {
-        Server::start(traced(&self.serve_command(), log))
+        Server::start(traced(&self.serve_command(ANYWHERE), log))
     }
 
-    fn serve_command(&self) -> Command {
+    fn serve_command(&self, devices: &str) -> Command {
         let mut command = self.command("serve");
-        command.args(["--devices", "127.0.0.1:0", "--console", "127.0.0.1:0"]);
+        command.args(["--devices", devices, "--console", ANYWHERE]);
         command
     }
 

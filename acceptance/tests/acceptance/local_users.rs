@@ -6,13 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use acceptance::programs::{Client, PASSWORD, Ran, Site, run, until};
+use acceptance::programs::{Client, NOBODY, PASSWORD, Ran, Site, run, until};
 use acceptance::secrets;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-
-const NOBODY: u32 = 65534;
 
 /// `curl` as a user without privileges, where the tests run as root.
 fn curl(client: &Client, path: &str) -> Command {

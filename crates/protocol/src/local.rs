@@ -43,6 +43,13 @@ pub struct LocalStatus {
     pub managed_server: Option<String>,
 }
 
+impl LocalStatus {
+    /// Since when a reminder waits for a person, if one does.
+    pub fn reminder_waits(&self) -> Option<Timestamp> {
+        self.identity.as_ref()?.reminder_waits
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LocalIdentity {
     pub user: String,

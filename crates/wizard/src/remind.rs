@@ -66,9 +66,7 @@ pub fn may_open(agent: &Agent, locale: &str, zone: &TimeZone) -> bool {
 fn status(agent: &Agent, heard: &Receiver<Heard>) -> Option<LocalStatus> {
     loop {
         if let Ok(status) = agent.status() {
-            let identity = status.identity.as_ref();
-            let waits = identity.is_some_and(|identity| identity.reminder_waits.is_some());
-            return waits.then_some(status);
+            return status.reminder_waits().is_some().then_some(status);
         }
         match heard.recv_timeout(AGAIN) {
             Ok(Heard::Done) | Err(RecvTimeoutError::Disconnected) => return None,
@@ -101,11 +99,8 @@ fn listen(agent: &Agent, tell: &Sender<Heard>) {
     loop {
         let _ = agent.events(
             || {
-                let waits = agent.status().map(|status| {
-                    let identity = status.identity;
-                    identity.and_then(|identity| identity.reminder_waits)
-                });
-                if let Ok(None) = waits {
+                let is_over = |status: LocalStatus| status.reminder_waits().is_none();
+                if agent.status().is_ok_and(is_over) {
                     let _ = tell.send(Heard::Done);
                 }
             },

@@ -206,8 +206,7 @@ impl Window {
         }
         self.status = Some((status.clone(), self.instant()));
         if matches!(self.view, View::Loading { .. }) {
-            let identity = status.identity.as_ref();
-            self.known = identity.and_then(|identity| identity.reminder_waits);
+            self.known = status.reminder_waits();
             self.view = self.open(self.purpose);
         }
     }

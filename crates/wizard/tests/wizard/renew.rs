@@ -4,7 +4,7 @@ use domain::ReminderStage;
 use domain::wizard::RenewalFailure;
 use egui::Key;
 use egui::accesskit::Role;
-use protocol::{LocalEvent, RenewalStep};
+use protocol::{Credentials, LocalEvent, RenewalStep};
 use wizard::window::Purpose;
 use wizard::worker::{Ask, News};
 
@@ -27,6 +27,14 @@ fn submitted() -> Desk {
     desk.type_text("hunter2");
     desk.press(Key::Enter);
     desk
+}
+
+/// The one thing that was asked is a renewal, with these.
+fn handed_over(desk: &Desk) -> Credentials {
+    match <[Ask; 1]>::try_from(desk.asked()) {
+        Ok([Ask::Renew(credentials)]) => credentials,
+        asked => panic!("{asked:?}"),
+    }
 }
 
 #[test]
@@ -53,10 +61,7 @@ fn a_person_renews_with_the_keyboard_alone() {
     desk.type_text("hunter2");
     desk.press(Key::Enter);
 
-    let asked = desk.asked();
-    let [Ask::Renew(credentials)] = asked.as_slice() else {
-        panic!("{asked:?}");
-    };
+    let credentials = handed_over(&desk);
     assert_eq!(credentials.user, "ann@contoso.com");
     assert_eq!(credentials.password, "hunter2");
     assert_eq!(desk.heading(), "Renewing the certificate");
@@ -140,10 +145,7 @@ fn what_was_typed_is_gone_when_the_page_comes_back() {
     assert!(desk.asked().is_empty(), "the field is empty");
     desk.type_text("other");
     desk.press(Key::Enter);
-    let asked = desk.asked();
-    let [Ask::Renew(credentials)] = asked.as_slice() else {
-        panic!("{asked:?}");
-    };
+    let credentials = handed_over(&desk);
     assert_eq!(credentials.password, "other");
 }
 
@@ -355,10 +357,7 @@ fn a_page_on_which_somebody_types_stays() {
     assert_eq!(desk.heading(), "Confirm that it is you");
     desk.type_text("er2");
     desk.press(Key::Enter);
-    let asked = desk.asked();
-    let [Ask::Renew(credentials)] = asked.as_slice() else {
-        panic!("{asked:?}");
-    };
+    let credentials = handed_over(&desk);
     assert_eq!(credentials.password, "hunter2");
 }
 
@@ -439,9 +438,6 @@ fn who_is_not_root_renews_as_who_enrolled() {
     desk.press(Key::Tab);
     desk.type_text("hunter2");
     desk.press(Key::Enter);
-    let asked = desk.asked();
-    let [Ask::Renew(credentials)] = asked.as_slice() else {
-        panic!("{asked:?}");
-    };
+    let credentials = handed_over(&desk);
     assert_eq!(credentials.user, "ann@contoso.com");
 }
