@@ -36,6 +36,10 @@ fn main() -> ExitCode {
             let program = platform::own_program().with_file_name(session::PROGRAM);
             let error = session::become_it(&program, &cli.root);
             eprintln!("error: cannot start {}: {error}", program.display());
+            eprintln!(
+                "reminders come on terminals; to have windows, install the agent again from a folder \
+                 with perennial-agent, perennial-session and perennial-wizard"
+            );
             return ExitCode::FAILURE;
         }
         _ => None,
